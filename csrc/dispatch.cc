@@ -1,0 +1,179 @@
+// Plans a problem as independent pieces, hands them out, and adds their results in an order of their own.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+
+namespace crossent {
+
+#if defined(CROSSENT_X86)
+extern const Kernels kernels_x86_64_v4, kernels_x86_64_v3;
+#elif defined(CROSSENT_NEON)
+extern const Kernels kernels_neon;
+#endif
+extern const Kernels kernels_baseline;
+
+namespace {
+
+// The kernels that this machine can run, best first.
+const std::vector<const Kernels*>& usable_kernels() {
+  static const std::vector<const Kernels*> usable = [] {
+    std::vector<const Kernels*> list;
+#if defined(CROSSENT_X86)
+    __builtin_cpu_init();
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+    if (v4) list.push_back(&kernels_x86_64_v4);
+    if (v3) list.push_back(&kernels_x86_64_v3);
+#elif defined(CROSSENT_NEON)
+    list.push_back(&kernels_neon);
+#endif
+    list.push_back(&kernels_baseline);
+    return list;
+  }();
+  return usable;
+}
+
+const Kernels* find(const char* name) {
+  for (const Kernels* kernels : usable_kernels()) {
+    if (std::strcmp(kernels->name, name) == 0) return kernels;
+  }
+  return nullptr;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+const Kernels& kernels() {
+  if (const Kernels* const known = chosen.load(std::memory_order_relaxed)) return *known;
+  chosen.store(usable_kernels().front());
+  return *chosen.load();
+}
+
+// Runs a lambda of (begin, end) through a ParallelFor; a single piece stays on the calling thread.
+template <class Body>
+void for_pieces(ParallelFor parallel_for, int64_t count, Body body) {
+  if (count <= 1) {
+    if (count == 1) body(0, 1);
+    return;
+  }
+  parallel_for(
+      count, [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
+}
+
+// Pairwise, over a fixed tree: the same bits however the pieces were computed.
+double tree_sum(const double* values, int64_t count) {
+  if (count == 0) return 0;
+  if (count == 1) return values[0];
+  const int64_t half = count / 2;
+  return tree_sum(values, half) + tree_sum(values + half, count - half);
+}
+
+// Rows in a piece: it depends on C alone, and so does the order in which losses are added.
+int64_t rows_in_piece(const Problem& problem) {
+  constexpr int64_t kElements = 65536, kMostRows = 2048, kStep = 16;
+  const int64_t rows = kElements / problem.classes;
+  if (rows <= 1) return 1;
+  if (rows < kStep) return rows;
+  return (rows < kMostRows ? rows : kMostRows) / kStep * kStep;
+}
+
+double run_pieces(const Kernels& isa, const Problem& problem, ParallelFor parallel_for) {
+  const int64_t step = rows_in_piece(problem);
+  const int64_t pieces = (problem.rows.count + step - 1) / step;
+  const size_t bytes = isa.scratch_bytes(problem);
+  constexpr size_t kAlignment = 64;
+  std::vector<double> sums(static_cast<size_t>(pieces));
+  for_pieces(parallel_for, pieces, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<char[]> memory(new char[bytes + kAlignment]);
+    void* scratch = memory.get();
+    size_t room = bytes + kAlignment;
+    std::align(kAlignment, bytes, scratch, room);
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece * step;
+      const int64_t last = first + step < problem.rows.count ? first + step : problem.rows.count;
+      sums[static_cast<size_t>(piece)] = isa.run_rows(problem, first, last, scratch);
+    }
+  });
+  return tree_sum(sums.data(), pieces);
+}
+
+// Few long rows: every segment of every row is a piece, once for the sums and once for the gradient.
+double run_segments(const Kernels& isa, const Problem& problem, ParallelFor parallel_for) {
+  const int64_t segments = segments_of(problem), rows = problem.rows.count;
+  const size_t bytes = isa.row_state_bytes(problem);
+  constexpr size_t kAlignment = 64;
+  const std::unique_ptr<char[]> memory(new char[bytes * static_cast<size_t>(rows) + kAlignment]);
+  void* aligned = memory.get();
+  size_t room = bytes * static_cast<size_t>(rows) + kAlignment;
+  std::align(kAlignment, bytes, aligned, room);
+  const auto state = [&](int64_t row) { return static_cast<char*>(aligned) + static_cast<size_t>(row) * bytes; };
+  for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) isa.sum_segment(problem, i / segments, i % segments, state(i / segments));
+  });
+  std::vector<double> sums(static_cast<size_t>(rows));
+  for (int64_t row = 0; row < rows; ++row) {
+    sums[static_cast<size_t>(row)] = isa.finish_row(problem, row, state(row));
+  }
+  if (problem.grad) {
+    for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) isa.write_segment(problem, i / segments, i % segments, state(i / segments));
+    });
+  }
+  return tree_sum(sums.data(), rows);
+}
+
+}  // namespace
+
+TargetSummary summarize_targets(const Problem& problem, ParallelFor parallel_for) {
+  constexpr int64_t kStep = 8192;
+  const Kernels& isa = kernels();
+  const int64_t pieces = (problem.rows.count + kStep - 1) / kStep;
+  std::vector<TargetSummary> parts(static_cast<size_t>(pieces));
+  for_pieces(parallel_for, pieces, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t last = (i + 1) * kStep < problem.rows.count ? (i + 1) * kStep : problem.rows.count;
+      isa.summarize(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);
+    }
+  });
+  TargetSummary whole;
+  for (const TargetSummary& part : parts) {
+    if (whole.bad_row < 0) whole.bad_row = part.bad_row;
+    whole.kept += part.kept;
+    whole.weight += part.weight;
+  }
+  return whole;
+}
+
+double run(const Problem& problem, ParallelFor parallel_for) {
+  constexpr int64_t kFewRows = 16;
+  if (problem.rows.count == 0) return 0;
+  const Kernels& isa = kernels();
+  const bool few_long_rows = problem.rows.count < kFewRows && segments_of(problem) > 2;
+  return few_long_rows ? run_segments(isa, problem, parallel_for) : run_pieces(isa, problem, parallel_for);
+}
+
+const char* isa() { return kernels().name; }
+
+const char* const* available_isas() {
+  static const std::vector<const char*> names = [] {
+    std::vector<const char*> list;
+    for (const Kernels* kernels : usable_kernels()) list.push_back(kernels->name);
+    list.push_back(nullptr);
+    return list;
+  }();
+  return names.data();
+}
+
+bool select_isa(const char* name) {
+  const Kernels* const found = find(name);
+  if (found) chosen.store(found);
+  return found != nullptr;
+}
+
+}  // namespace crossent

@@ -1,0 +1,282 @@
+// A row with any option, in double: targets that are distributions, smoothing, scaled and capped logits, scores, and the
+// Hessian's product. Nothing is kept between the passes but sums: the second pass computes the exponentials again.
+//   mass_k = weight_k q_k without the one-hot part;  dl/du_k = p_k (W + 2 z_loss lse) - mass_k;  dl/da_k = dl/du_k * s_k
+#pragma once
+
+#include "finish.h"
+#include "logits.h"
+#include "row_gradient.h"
+
+namespace crossent {
+namespace {
+
+inline bool has_mass(const Problem& problem) {
+  return problem.form == Targets::distribution || problem.label_smoothing != 0;
+}
+
+// The class that is left out of the sum: the target's, or the one with the most mass, or the largest.
+enum class Anchor { target, heaviest, largest };
+inline Anchor anchor_rule(const Problem& problem) {
+  if (problem.output == Output::scores || problem.output == Output::log_softmax) return Anchor::largest;
+  return problem.form == Targets::distribution ? Anchor::heaviest : Anchor::target;
+}
+
+// Classes [at, at + count) of one row: their logits, masses and exponentials.
+struct Block {
+  int64_t at = 0;
+  int count = 0;
+  LogitBlock logits;
+  alignas(64) double mass[kBlock<double>];
+  alignas(64) double exps[kBlock<double>];
+};
+
+// mass_k = weight_k ((1 - label_smoothing) target_k + label_smoothing / C), the target only of a distribution.
+inline void stage_mass(const Problem& problem, const char* target_row, int64_t at, int count, double* mass) {
+  const double even = problem.label_smoothing / static_cast<double>(problem.classes);
+  const double* target = nullptr;
+  if (problem.form == Targets::distribution) {
+    const int64_t stride = problem.targets.class_stride;
+    target = stage(problem.targets, target_row + at * stride, stride, count, mass);
+  }
+  const double kept = 1 - problem.label_smoothing;
+  for (int i = 0; i < count; ++i) {
+    const double q = target ? kept * target[i] + even : even;
+    mass[i] = problem.weight ? problem.weight[at + i] * q : q;
+  }
+}
+
+// exp(u + tail) against a reference, one number.
+inline double exp_one(double u, double tail, const Reference<double>& reference) {
+  return exp_biased<double, true, true>(broadcast(u), ExpConstants<double>(reference), broadcast(tail))[0] *
+         ExpTable<double>::kUnbias;
+}
+
+// Makes `anchor` the class left out and measures the sums of differences from its logit.
+inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double tail, double mass) {
+  const double from = sums.base();
+  if (sums.anchor_logit > -kInfinity<double> && !sums.empty) {
+    sums.add(exp_one(sums.anchor_logit, sums.anchor_tail, sums.reference));
+  }
+  sums.anchor = anchor;
+  sums.anchor_logit = logit;
+  sums.anchor_tail = tail;
+  sums.anchor_mass = mass;
+  const double change = from - sums.base();
+  sums.linear += sums.mass * change;
+  sums.spread += (sums.sum_others + sums.sum_tail) * change;
+}
+
+inline void choose_anchor(Anchor rule, const Block& block, double largest, Sums<double>& sums) {
+  const double* const by = rule == Anchor::heaviest ? block.mass : block.logits.logits;
+  const double best = rule == Anchor::heaviest ? block_max(block.mass, block.count) : largest;
+  const double so_far = rule == Anchor::heaviest ? sums.anchor_mass : sums.anchor_logit;
+  if (!(best > so_far) || !(best < kInfinity<double>)) return;
+  for (int i = 0; i < block.count; ++i) {
+    const double logit = block.logits.logits[i];
+    if (by[i] != best) continue;
+    if (!(logit > -kInfinity<double> && logit < kInfinity<double>)) continue;
+    const double tail = block.logits.tails ? block.logits.tails[i] : 0;
+    return move_anchor(sums, block.at + i, logit, tail, block.mass[i]);
+  }
+}
+
+// sum of values * (u - base); where a value is 0 or exp(u) has vanished, an infinite u adds nothing.
+inline double sum_of_differences(const Block& block, const double* values, const Sums<double>& sums, bool vanishing) {
+  const double base = sums.base();
+  V<double> sum{};
+  const auto term = [&](int i, int width) {
+    const V<double> value = load_first(values + i, width, 0.0);
+    const V<double> u = load_first(block.logits.logits + i, width, base);
+    V<double> difference = u - base;
+    if (block.logits.tails) difference += load_first(block.logits.tails + i, width, 0.0) - sums.anchor_tail;
+    const auto adds = vanishing ? u > -kInfinity<double> : value != 0.0;
+    return adds ? value * difference : V<double>{};
+  };
+  for (int i = 0; i < block.count; i += kLanes<double>) {
+    sum += term(i, block.count - i < kLanes<double> ? block.count - i : kLanes<double>);
+  }
+  return wide_sum(sum);
+}
+
+inline double sum_of(const double* values, int count) {
+  V<double> sum{};
+  for (int i = 0; i < count; i += kLanes<double>) {
+    sum += load_first(values + i, count - i < kLanes<double> ? count - i : kLanes<double>, 0.0);
+  }
+  return wide_sum(sum);
+}
+
+// Where one row's operands lie.
+struct GeneralRow {
+  const char* logits = nullptr;
+  const char* targets = nullptr;
+  const char* vector = nullptr;
+
+  GeneralRow(const RowGroup& group, int row)
+      : logits(group.logits[row]), targets(group.targets[row]), vector(group.vector[row]) {}
+};
+
+// The exponentials of a staged block, without class `skip` in the sum they return.
+inline double exp_block(Block& block, int skip, const Reference<double>& reference) {
+  const LogitBlock& logits = block.logits;
+  const double sum =
+      logits.tails ? sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails)
+                   : sum_block<double, true, false>(logits.logits, block.count, skip, reference, block.exps);
+  return sum * ExpTable<double>::kUnbias;
+}
+
+// sum of exp(u) s v over a block.
+inline double product_of(const Problem& problem, Block& block, const GeneralRow& row) {
+  double buffer[kBlock<double>];
+  const int64_t stride = problem.vector.class_stride;
+  const double* v = stage(problem.vector, row.vector + block.at * stride, stride, block.count, buffer);
+  double sum = 0;
+  for (int i = 0; i < block.count; ++i) {
+    const double s = block.logits.tails ? block.logits.slope[i] : 1;
+    sum += block.exps[i] * (s * v[i]);
+  }
+  return sum * ExpTable<double>::kUnbias;
+}
+
+inline void stage_block(const Problem& problem, const GeneralRow& row, int64_t at, int64_t end, Block& block) {
+  block.at = at;
+  block.count = static_cast<int>(end - at < kBlock<double> ? end - at : kBlock<double>);
+  stage_logits(problem, row.logits, at, block.count, block.logits);
+  if (has_mass(problem)) stage_mass(problem, row.targets, at, block.count, block.mass);
+}
+
+// Adds classes [begin, end) of one row to `sums`.
+inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64_t begin, int64_t end,
+                            BlockReference<double>* references, Sums<double>& sums) {
+  const Anchor rule = anchor_rule(problem);
+  Block block;
+  for (int64_t at = begin; at < end; at += kBlock<double>, ++references) {
+    stage_block(problem, row, at, end, block);
+    const double largest = block_max(block.logits.logits, block.count);
+    const bool counts = largest > -kInfinity<double> && largest < kInfinity<double>;
+    if (rule != Anchor::target) choose_anchor(rule, block, largest, sums);
+    const Reference<double> reference =
+        counts ? reference_for(largest, sums.reference, sums.empty) : Reference<double>{};
+    const int64_t anchor = sums.anchor - at;
+    const int skip = counts && anchor >= 0 && anchor < block.count ? static_cast<int>(anchor) : -1;
+    const double sum = exp_block(block, skip, reference);
+    sums.row_max = largest > sums.row_max ? largest : sums.row_max;
+    *references = {reference, !counts};
+    if (has_mass(problem)) {
+      sums.linear += sum_of_differences(block, block.mass, sums, false);
+      sums.mass += sum_of(block.mass, block.count);
+    }
+    if (counts) {
+      const double factor = sums.join(reference);
+      sums.add(sum * factor);
+      if (problem.output == Output::scores) {
+        sums.spread +=
+            sum_of_differences(block, block.exps, sums, true) * ExpTable<double>::kUnbias * factor;
+      }
+      if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
+    } else if (!(sum < kInfinity<double>) || largest == kInfinity<double>) {
+      sums.add(kNan<double>);
+    }
+  }
+}
+
+// Adds the sums of a row's next segment, whose anchor may be another class.
+inline void merge_general(Anchor rule, Sums<double> next, Sums<double>& sums) {
+  if (rule != Anchor::target) {
+    const bool moves =
+        rule == Anchor::heaviest ? next.anchor_mass > sums.anchor_mass : next.anchor_logit > sums.anchor_logit;
+    Sums<double>& loser = moves ? sums : next;
+    const Sums<double>& winner = moves ? next : sums;
+    move_anchor(loser, winner.anchor, winner.anchor_logit, winner.anchor_tail, winner.anchor_mass);
+  }
+  merge(next, sums);
+}
+
+// What the second pass over a row reads: the finished numbers of its group.
+struct Finished {
+  const RowGroup& group;
+  int row;
+  const Sums<double>& sums;
+};
+
+// Calls write(block, share) for every block of classes [begin, end), with its exponentials computed again:
+// exps * share = p.
+template <class Write>
+void for_each_block(const Problem& problem, const GeneralRow& row, int64_t begin, int64_t end,
+                    const BlockReference<double>* references, const Finished& finished, Write write) {
+  Block block;
+  for (int64_t at = begin; at < end; at += kBlock<double>, ++references) {
+    stage_block(problem, row, at, end, block);
+    exp_block(block, -1, references->reference);
+    const double scale = ExpTable<double>::kUnbias / finished.group.sum_all[finished.row];
+    write(block, references->empty ? 0 * scale : scale * ratio(references->reference, finished.sums.reference));
+  }
+}
+
+// dl/da = s (p (W + 2 z_loss lse) - mass) grad_loss, the anchor's from the sum of the others.
+inline void write_general_gradient(const Problem& problem, const GeneralRow& row, char* grad, int64_t begin, int64_t end,
+                                   const BlockReference<double>* references, const Finished& finished) {
+  const RowGroup& group = finished.group;
+  const int r = finished.row;
+  const double grad_loss = group.grad_loss[r];
+  const double factor = group.factor[r] * group.sum_all[r];
+  const int64_t stride = problem.grad.class_stride;
+  const bool massive = has_mass(problem);
+  for_each_block(problem, row, begin, end, references, finished, [&](Block& block, double share) {
+    for (int i = 0; i < block.count; ++i) {
+      const double positive = block.exps[i] * share * factor;
+      const double slope = block.logits.tails ? block.logits.slope[i] : 1;
+      block.exps[i] = slope * (massive ? positive - block.mass[i] * grad_loss : positive);
+    }
+    const int64_t anchor = finished.sums.anchor - block.at;
+    if (anchor >= 0 && anchor < block.count) {
+      block.exps[anchor] = group.grad_anchor[r] * (block.logits.tails ? block.logits.slope[anchor] : 1);
+    }
+    unstage(problem.grad, grad + block.at * stride, stride, block.count, block.exps);
+  });
+}
+
+// log softmax = (u - u_anchor) - core, the anchor being the largest class.
+inline void write_log_softmax(const Problem& problem, const GeneralRow& row, char* out, int64_t begin, int64_t end,
+                              const Finished& finished) {
+  const int64_t stride = problem.grad.class_stride;
+  const double core = finished.group.core[finished.row];
+  Block block;
+  for (int64_t at = begin; at < end; at += kBlock<double>) {
+    stage_block(problem, row, at, end, block);
+    for (int i = 0; i < block.count; ++i) {
+      const double tail = block.logits.tails ? block.logits.tails[i] - finished.sums.anchor_tail : 0;
+      block.exps[i] = ((block.logits.logits[i] - finished.sums.base()) + tail) - core;
+    }
+    unstage(problem.grad, out + at * stride, stride, block.count, block.exps);
+  }
+}
+
+// H v = s [(W + 2 z_loss lse) p (s v - p.sv) + 2 z_loss p (p.sv)] + dl/du u'' v, times grad_loss.
+inline void write_product(const Problem& problem, const GeneralRow& row, char* out, int64_t begin, int64_t end,
+                          const BlockReference<double>* references, const Finished& finished) {
+  const RowGroup& group = finished.group;
+  const int r = finished.row;
+  const double z = 2 * problem.z_loss * (problem.z_loss != 0 ? group.lse[r] : 0);
+  const double curve = group.target_mass[r] + group.mass[r] + z;
+  const double mean = group.product[r] / group.sum_all[r];
+  double buffer[kBlock<double>];
+  for_each_block(problem, row, begin, end, references, finished, [&](Block& block, double share) {
+    const int64_t stride = problem.vector.class_stride;
+    const double* v = stage(problem.vector, row.vector + block.at * stride, stride, block.count, buffer);
+    const bool bent = problem.softcap != 0;
+    for (int i = 0; i < block.count; ++i) {
+      const double p = block.exps[i] * share;
+      const double slope = block.logits.tails ? block.logits.slope[i] : 1;
+      const double straight = slope * (curve * p * (slope * v[i] - mean) + 2 * problem.z_loss * p * mean);
+      double grad = p * curve - (has_mass(problem) ? block.mass[i] : 0);
+      if (block.at + i == finished.sums.anchor) grad = group.grad_anchor[r] / group.grad_loss[r];
+      block.exps[i] = group.grad_loss[r] * (bent ? straight + grad * block.logits.curvature[i] * v[i] : straight);
+    }
+    const int64_t to = problem.grad.class_stride;
+    unstage(problem.grad, out + block.at * to, to, block.count, block.exps);
+  });
+}
+
+}  // namespace
+}  // namespace crossent

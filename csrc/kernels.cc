@@ -1,0 +1,499 @@
+// The loops over rows, compiled once for each instruction set (CROSSENT_ISA names it).
+#include "kernels.h"
+
+#include "column.h"
+#include "general.h"
+
+#if !defined(CROSSENT_ISA)
+#error "CROSSENT_ISA must name this build's kernels"
+#endif
+
+namespace crossent {
+namespace {
+
+// The default floating-point environment while a kernel runs: a caller's flush-to-zero mode changes nothing.
+class FloatMode {
+ public:
+#if defined(__SSE2__)
+  FloatMode() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(0x1f80); }
+  ~FloatMode() { __builtin_ia32_ldmxcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  FloatMode() : saved_(__builtin_aarch64_get_fpcr()) { __builtin_aarch64_set_fpcr(0); }
+  ~FloatMode() { __builtin_aarch64_set_fpcr(saved_); }
+
+ private:
+  unsigned saved_;
+#else
+  FloatMode() {}
+  ~FloatMode() {}
+#endif
+};
+
+bool is_general(const Problem& problem) {
+  return has_mass(problem) || problem.softcap != 0 || problem.logit_scale != 1 ||
+         (problem.output != Output::loss && problem.output != Output::softmax);
+}
+
+// 1. Where rows lie.
+
+// The row's index in every dimension.
+void locate(const Rows& rows, int64_t row, int64_t* index) {
+  for (int d = rows.dimensions - 1; d >= 0; --d) {
+    index[d] = row % rows.shape[d];
+    row /= rows.shape[d];
+  }
+}
+
+constexpr int kMostDimensions = 64;
+
+// Calls use(array's first row, bytes between rows) with rows [first, first + count) an even step apart, or false where
+// they are not: the caller then goes row by row.
+struct RowRun {
+  int64_t index[kMostDimensions];
+  const Rows& rows;
+  bool even;
+
+  RowRun(const Rows& all, int64_t first, int64_t count) : rows(all) {
+    if (rows.dimensions == 1) {
+      index[0] = first;
+      even = true;
+      return;
+    }
+    locate(rows, first, index);
+    even = rows.dimensions == 0 || index[rows.dimensions - 1] + count <= rows.shape[rows.dimensions - 1];
+  }
+
+  char* first(const Array& array) const {
+    char* at = array.data;
+    for (int d = 0; d < rows.dimensions; ++d) at += index[d] * array.row_strides[d];
+    return at;
+  }
+
+  int64_t step(const Array& array) const { return rows.dimensions ? array.row_strides[rows.dimensions - 1] : 0; }
+};
+
+char* row_of(const Rows& rows, const Array& array, int64_t row) { return RowRun(rows, row, 1).first(array); }
+
+// The addresses of `count` rows of an array, or null ones where it is absent.
+void place(const Problem& problem, const RowRun& run, const Array& array, int64_t first, int count, char** to) {
+  if (!array) return;
+  if (run.even) {
+    char* at = run.first(array);
+    for (int i = 0; i < count; ++i, at += run.step(array)) to[i] = at;
+  } else {
+    for (int i = 0; i < count; ++i) to[i] = row_of(problem.rows, array, first + i);
+  }
+}
+
+double target_logit(const Problem& problem, const char* row, int64_t target, double* tail) {
+  LogitBlock block;
+  stage_logits(problem, row, target, 1, block);
+  *tail = block.tails ? block.tails[0] : 0;
+  return block.logits[0];
+}
+
+void start_group(const Problem& problem, int64_t first, int count, RowGroup& group) {
+  const RowRun run(problem.rows, first, count);
+  group.rows = count;
+  place(problem, run, problem.logits, first, count, group.logits);
+  place(problem, run, problem.targets, first, count, group.targets);
+  place(problem, run, problem.vector, first, count, group.vector);
+  place(problem, run, problem.grad, first, count, group.grad);
+  char* grad_loss[kGroup];
+  place(problem, run, problem.grad_loss, first, count, grad_loss);
+  const bool indexed = problem.form == Targets::index;
+  if (indexed && run.even) {
+    read_index_targets(problem, group.targets[0], run.step(problem.targets), count, group.target);
+  } else {
+    for (int i = 0; i < count; ++i) {
+      group.target[i] = -1;
+      if (indexed) read_index_targets(problem, group.targets[i], 0, 1, group.target + i);
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    const int64_t target = group.target[i];
+    group.ignored[i] = indexed && target < 0;
+    const double weight = indexed && problem.weight && target >= 0 ? problem.weight[target] : 1;
+    group.target_mass[i] = problem.form == Targets::distribution ? 0 : (1 - problem.label_smoothing) * weight;
+    group.grad_loss[i] = problem.scale * (problem.grad_loss ? element(problem.grad_loss, grad_loss[i]) : 1);
+  }
+}
+
+// 2. The two kinds of row: each sums a segment, finishes a group and writes a segment of its gradient.
+
+template <class X>
+struct PlainRows {
+  using Number = X;
+
+  static void start(const Problem& problem, const RowGroup& group, int row, Sums<X>& sums) {
+    const int64_t target = group.target[row];
+    if (target < 0) return;
+    const double logit = element(problem.logits, group.logits[row] + target * problem.logits.class_stride);
+    sums.anchor_logit = logit;
+    if (logit > -kInfinity<double> && logit < kInfinity<double>) sums.anchor = target;
+  }
+  static void sum(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, X* keep,
+                  BlockReference<X>* references, Sums<X>& sums) {
+    sum_row<X>(problem, group.logits[row], begin, end, keep, references, sums);
+  }
+  static void join(const Problem&, const Sums<X>& next, Sums<X>& sums) { merge(next, sums); }
+  static void finish(const Problem& problem, RowGroup& group) { finish_group<X, false>(problem, group); }
+  static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const X* keep,
+                    const BlockReference<X>* references, const Sums<X>& sums) {
+    write_row_gradient<X>(problem, group.logits[row], group.grad[row], begin, end, keep, references, sums.reference,
+                          group.factor[row]);
+    const int64_t target = group.target[row];
+    if (target >= begin && target < end) {
+      set_element(problem.grad, group.grad[row] + target * problem.grad.class_stride, group.grad_anchor[row]);
+    }
+  }
+};
+
+struct GeneralRows {
+  using Number = double;
+
+  static void start(const Problem& problem, RowGroup& group, int row, Sums<double>& sums) {
+    const int64_t target = group.target[row];
+    if (target < 0) return;
+    double tail;
+    const double logit = target_logit(problem, group.logits[row], target, &tail);
+    group.target_logit[row] = logit;
+    group.target_tail[row] = tail;
+    if (anchor_rule(problem) != Anchor::target) return;
+    sums.anchor = target;
+    sums.anchor_logit = logit;
+    sums.anchor_tail = tail;
+    if (has_mass(problem)) stage_mass(problem, nullptr, target, 1, &sums.anchor_mass);
+  }
+  static void sum(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, double*,
+                  BlockReference<double>* references, Sums<double>& sums) {
+    sum_general_row(problem, GeneralRow(group, row), begin, end, references, sums);
+  }
+  static void join(const Problem& problem, const Sums<double>& next, Sums<double>& sums) {
+    merge_general(anchor_rule(problem), next, sums);
+  }
+  static void finish(const Problem& problem, RowGroup& group) { finish_group<double, true>(problem, group); }
+  static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const double*,
+                    const BlockReference<double>* references, const Sums<double>& sums) {
+    const Finished finished{group, row, sums};
+    const GeneralRow operands(group, row);
+    char* const grad = group.grad[row];
+    if (problem.output == Output::product) {
+      write_product(problem, operands, grad, begin, end, references, finished);
+    } else if (problem.output == Output::log_softmax) {
+      write_log_softmax(problem, operands, grad, begin, end, finished);
+    } else {
+      write_general_gradient(problem, operands, grad, begin, end, references, finished);
+    }
+  }
+};
+
+// 3. Results that are one number a row.
+
+struct Largest {
+  int64_t index = 0;
+  double value = -kInfinity<double>;
+};
+
+// The first maximum of a row's logits as they are scaled, a nan before any number: for rows with an infinity or a nan,
+// and for capped logits, where many may reach the cap.
+Largest largest_of_row(const Problem& problem, const char* row) {
+  Largest best;
+  for (int64_t k = 0; k < problem.classes; ++k) {
+    const double value = problem.logit_scale * element(problem.logits, row + k * problem.logits.class_stride);
+    if (value > best.value || value != value) best = {k, value};
+    if (value != value) break;
+  }
+  return best;
+}
+
+void put(const Problem& problem, const Array& array, int64_t row, double value) {
+  if (array) set_element(array, row_of(problem.rows, array, row), value);
+}
+
+// nll, lse, entropy and argmax; the anchor is the largest class.
+double record_scores(const Problem& problem, const RowGroup& group, int r, int64_t row, int64_t anchor) {
+  const double core = group.core[r];
+  const bool regular = core == core && anchor >= 0;
+  Largest largest{anchor, group.anchor_logit[r]};
+  if (!regular || problem.softcap != 0) largest = largest_of_row(problem, group.logits[r]);
+  const double behind =
+      (group.anchor_logit[r] - group.target_logit[r]) + (group.anchor_tail[r] - group.target_tail[r]);
+  const double nll = group.target[r] == anchor ? core : behind + core;
+  put(problem, problem.loss, row, group.ignored[r] ? 0 : regular ? nll : kNan<double>);
+  put(problem, problem.lse, row, regular ? group.anchor_logit[r] + (group.anchor_tail[r] + core) : largest.value);
+  put(problem, problem.entropy, row, regular ? core - group.spread[r] / group.sum_all[r] : kNan<double>);
+  put(problem, problem.argmax, row, static_cast<double>(largest.index));
+  return 0;
+}
+
+double record_row(const Problem& problem, const RowGroup& group, int r, int64_t row, int64_t anchor) {
+  if (problem.output == Output::scores) return record_scores(problem, group, r, row, anchor);
+  const double loss = group.ignored[r] ? 0 : group.loss[r];
+  put(problem, problem.loss, row, loss);
+  return loss;
+}
+
+double record_group(const Problem& problem, const RowGroup& group, int64_t first, const int64_t* anchors) {
+  double sum = 0;
+  for (int i = 0; i < group.rows; ++i) sum += record_row(problem, group, i, first + i, anchors ? anchors[i] : -1);
+  return sum;
+}
+
+// 4. Rows from start to end, a group at a time.
+
+template <class X>
+double run_columns(const Problem& problem, int64_t begin, int64_t end) {
+  RowGroup group{};
+  Tile<X> tile;
+  double loss = 0;
+  for (int64_t first = begin; first < end; first += kLanes<X>) {
+    start_group(problem, first, static_cast<int>(end - first < kLanes<X> ? end - first : kLanes<X>), group);
+    load_tile(problem, group, tile);
+    sum_tile(problem, group, tile);
+    finish_group<X, false>(problem, group);
+    loss += record_group(problem, group, first, nullptr);
+    if (!problem.grad) continue;
+    scale_tile(problem, group, tile);
+    store_tile(problem, group, tile);
+  }
+  return loss;
+}
+
+template <class X>
+constexpr int64_t kBlocksPerSegment = kSegment / kBlock<X>;
+template <class X>
+int64_t blocks_of(const Problem& problem) {
+  return (problem.classes + kBlock<X> - 1) / kBlock<X>;
+}
+constexpr int64_t kMostKept = 65536;  // classes whose exponentials are kept beside the output
+
+// Where a row's exponentials are kept: in the gradient itself, beside it, or not at all.
+template <class X>
+X* keep_for(const Problem& problem, char* grad, X* beside) {
+  if (!problem.grad || is_general(problem)) return nullptr;
+  if (is_plain<X>(problem.grad, grad, problem.grad.class_stride)) return reinterpret_cast<X*>(grad);
+  return problem.classes <= kMostKept ? beside : nullptr;
+}
+
+// How many rows are summed before their losses are computed side by side: as many as stay in cache.
+template <class X>
+int rows_together(const Problem& problem) {
+  const int64_t rows = 32768 / (problem.classes * static_cast<int64_t>(sizeof(X)));
+  return static_cast<int>(rows < 1 ? 1 : rows > kGroup ? kGroup : rows);
+}
+
+// Whether some row's exponentials need room beside the gradient.
+template <class X>
+bool keeps_beside(const Problem& problem) {
+  if (!problem.grad || is_general(problem) || problem.classes > kMostKept) return false;
+  const Array& grad = problem.grad;
+  bool aligned = is_plain<X>(grad, grad.data, grad.class_stride);
+  for (int d = 0; d < problem.rows.dimensions; ++d) {
+    aligned = aligned && grad.row_strides[d] % static_cast<int64_t>(sizeof(X)) == 0;
+  }
+  return !aligned;
+}
+
+template <class Path>
+double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* scratch) {
+  using X = typename Path::Number;
+  const int together = rows_together<X>(problem);
+  const int64_t blocks = blocks_of<X>(problem), segments = segments_of(problem);
+  auto* const references = static_cast<BlockReference<X>*>(scratch);
+  auto* const beside = reinterpret_cast<X*>(references + together * blocks);
+  RowGroup group{};
+  double loss = 0;
+  for (int64_t first = begin; first < end; first += together) {
+    start_group(problem, first, static_cast<int>(end - first < together ? end - first : together), group);
+    Sums<X> sums[kGroup];
+    int64_t anchors[kGroup];
+    X* keeps[kGroup];
+    for (int r = 0; r < group.rows; ++r) {
+      keeps[r] = keep_for<X>(problem, group.grad[r], beside + r * problem.classes);
+      if (group.ignored[r] && problem.output != Output::scores) continue;
+      for (int64_t s = 0; s < segments; ++s) {
+        Sums<X> next;
+        Path::start(problem, group, r, next);
+        const int64_t from = s * kSegment;
+        const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
+        Path::sum(problem, group, r, from, to, keeps[r], references + r * blocks + s * kBlocksPerSegment<X>, next);
+        if (s == 0) {
+          sums[r] = next;
+        } else {
+          Path::join(problem, next, sums[r]);
+        }
+      }
+      group.take(r, sums[r]);
+      anchors[r] = sums[r].anchor;
+    }
+    Path::finish(problem, group);
+    loss += record_group(problem, group, first, anchors);
+    for (int r = 0; problem.grad && r < group.rows; ++r) {
+      if (group.ignored[r]) {
+        write_zero_gradient(problem, group.grad[r]);
+      } else {
+        Path::write(problem, group, r, 0, problem.classes, keeps[r], references + r * blocks, sums[r]);
+      }
+    }
+  }
+  return loss;
+}
+
+// 5. One row in segments.
+
+template <class Path>
+struct RowState {
+  using X = typename Path::Number;
+  RowGroup group{};
+  Sums<X> sums;
+  X* keep = nullptr;
+
+  Sums<X>* segments() { return reinterpret_cast<Sums<X>*>(this + 1); }
+  BlockReference<X>* references(const Problem& problem) {
+    return reinterpret_cast<BlockReference<X>*>(segments() + segments_of(problem));
+  }
+  static size_t bytes(const Problem& problem) {
+    const size_t total = sizeof(RowState) + static_cast<size_t>(segments_of(problem)) * sizeof(Sums<X>) +
+                         static_cast<size_t>(blocks_of<X>(problem)) * sizeof(BlockReference<X>);
+    return (total + 63) / 64 * 64;
+  }
+};
+
+template <class Path>
+void sum_one_segment(const Problem& problem, int64_t row, int64_t segment, void* memory) {
+  using X = typename Path::Number;
+  auto& state = *static_cast<RowState<Path>*>(memory);
+  RowGroup group{};
+  start_group(problem, row, 1, group);
+  Sums<X>& sums = state.segments()[segment];
+  sums = Sums<X>{};
+  if (group.ignored[0] && problem.output != Output::scores) return;
+  Path::start(problem, group, 0, sums);
+  const int64_t from = segment * kSegment;
+  const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
+  X* const keep = keep_for<X>(problem, group.grad[0], nullptr);
+  Path::sum(problem, group, 0, from, to, keep, state.references(problem) + segment * kBlocksPerSegment<X>, sums);
+}
+
+template <class Path>
+double finish_one_row(const Problem& problem, int64_t row, void* memory) {
+  using X = typename Path::Number;
+  auto& state = *static_cast<RowState<Path>*>(memory);
+  state.group = RowGroup{};
+  start_group(problem, row, 1, state.group);
+  state.keep = keep_for<X>(problem, state.group.grad[0], nullptr);
+  if (!(state.group.ignored[0] && problem.output != Output::scores)) {
+    Sums<X> target;
+    Path::start(problem, state.group, 0, target);  // the scores need the target's logit
+    state.sums = state.segments()[0];
+    for (int64_t s = 1; s < segments_of(problem); ++s) Path::join(problem, state.segments()[s], state.sums);
+    state.group.take(0, state.sums);
+  }
+  Path::finish(problem, state.group);
+  return record_group(problem, state.group, row, &state.sums.anchor);
+}
+
+template <class Path>
+void write_one_segment(const Problem& problem, int64_t segment, void* memory) {
+  using X = typename Path::Number;
+  auto& state = *static_cast<RowState<Path>*>(memory);
+  const int64_t from = segment * kSegment;
+  const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
+  if (state.group.ignored[0]) {
+    if (segment == 0) write_zero_gradient(problem, state.group.grad[0]);
+    return;
+  }
+  Path::write(problem, state.group, 0, from, to, state.keep,
+              state.references(problem) + segment * kBlocksPerSegment<X>, state.sums);
+}
+
+// 6. The table: which kind of row a problem needs.
+
+bool computes_in_double(const Problem& problem) { return problem.logits.type == Type::float64; }
+
+template <class Use>
+auto with_path(const Problem& problem, Use use) {
+  if (is_general(problem)) return use(GeneralRows{});
+  if (computes_in_double(problem)) return use(PlainRows<double>{});
+  return use(PlainRows<float>{});
+}
+
+double run_rows(const Problem& problem, int64_t begin, int64_t end, void* scratch) {
+  const FloatMode mode;
+  if (!is_general(problem) && problem.classes <= kShortRow) {
+    return computes_in_double(problem) ? run_columns<double>(problem, begin, end)
+                                       : run_columns<float>(problem, begin, end);
+  }
+  return with_path(problem, [&](auto path) {
+    return run_long_rows<decltype(path)>(problem, begin, end, scratch);
+  });
+}
+
+size_t scratch_bytes(const Problem& problem) {
+  return with_path(problem, [&](auto path) {
+    using X = typename decltype(path)::Number;
+    const size_t together = static_cast<size_t>(rows_together<X>(problem));
+    size_t bytes = together * static_cast<size_t>(blocks_of<X>(problem)) * sizeof(BlockReference<X>);
+    if (keeps_beside<X>(problem)) bytes += together * static_cast<size_t>(problem.classes) * sizeof(X);
+    return bytes;
+  });
+}
+
+void sum_segment(const Problem& problem, int64_t row, int64_t segment, void* state) {
+  const FloatMode mode;
+  with_path(problem, [&](auto path) { sum_one_segment<decltype(path)>(problem, row, segment, state); });
+}
+
+double finish_row(const Problem& problem, int64_t row, void* state) {
+  const FloatMode mode;
+  return with_path(problem, [&](auto path) { return finish_one_row<decltype(path)>(problem, row, state); });
+}
+
+void write_segment(const Problem& problem, int64_t, int64_t segment, void* state) {
+  const FloatMode mode;
+  with_path(problem, [&](auto path) { write_one_segment<decltype(path)>(problem, segment, state); });
+}
+
+size_t row_state_bytes(const Problem& problem) {
+  return with_path(problem, [&](auto path) { return RowState<decltype(path)>::bytes(problem); });
+}
+
+void summarize(const Problem& problem, int64_t begin, int64_t end, TargetSummary* summary) {
+  constexpr int kRun = 256;
+  int64_t targets[kRun];
+  for (int64_t first = begin; first < end;) {
+    int count = static_cast<int>(end - first < kRun ? end - first : kRun);
+    const RowRun run(problem.rows, first, count);
+    if (!run.even) count = 1;
+    read_index_targets(problem, run.first(problem.targets), run.step(problem.targets), count, targets);
+    int64_t kept = 0, bad = 0;
+    for (int i = 0; i < count; ++i) {
+      kept += targets[i] >= 0;
+      bad += targets[i] == -2;
+    }
+    if (bad != 0) {
+      int i = 0;
+      while (targets[i] != -2) ++i;
+      summary->bad_row = first + i;
+      return;
+    }
+    summary->kept += kept;
+    for (int i = 0; problem.weight && i < count; ++i) {
+      if (targets[i] >= 0) summary->weight += problem.weight[targets[i]];
+    }
+    first += count;
+  }
+}
+
+}  // namespace
+
+extern const Kernels CROSSENT_ISA;
+const Kernels CROSSENT_ISA = {
+    CROSSENT_ISA_NAME, run_rows, scratch_bytes, sum_segment, finish_row, write_segment, row_state_bytes, summarize,
+};
+
+}  // namespace crossent

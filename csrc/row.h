@@ -1,0 +1,112 @@
+// One row between the passes: what its classes add up to, and what its gradient needs.
+#pragma once
+
+#include "crossent.h"
+#include "log.h"
+#include "stage.h"
+
+namespace crossent {
+namespace {
+
+// Sums over the classes seen so far, relative to `reference`; the anchor (the target's class, the heaviest or the
+// largest) is left out of sum_others, so that no digit of a small loss is lost.
+template <class X>
+struct Sums {
+  Reference<X> reference;
+  bool empty = true;
+  double sum_others = 0, sum_tail = 0;  // sum of exp, and what rounding took from it
+  double row_max = -kInfinity<double>;
+  int64_t anchor = -1;
+  double anchor_logit = -kInfinity<double>;
+  double anchor_tail = 0;  // what rounding took from it
+  double anchor_mass = 0;
+  double linear = 0;  // sum of mass * (u - base()), over all classes
+  double mass = 0;    // sum of mass
+  double spread = 0;  // sum of exp(u) * (u - base())
+  double product = 0;  // sum of exp(u) * du/da * v
+
+  double base() const { return anchor_logit > -kInfinity<double> ? anchor_logit : 0; }
+
+  // Measures everything against `next`.
+  void refer_to(const Reference<X>& next) {
+    if (!empty && !(reference == next)) {
+      const double factor = ratio(reference, next);
+      sum_others *= factor;
+      sum_tail *= factor;
+      spread *= factor;
+      product *= factor;
+    }
+    reference = next;
+    empty = false;
+  }
+
+  CROSSENT_INLINE void add(double value) {
+    const double sum = sum_others + value;
+    const double back = sum - sum_others;
+    sum_tail += (sum_others - (sum - back)) + (value - back);
+    sum_others = sum;
+  }
+
+  // The factor that brings a sum measured against `other` to the reference, which first grows to `other` if that is
+  // the larger.
+  double join(const Reference<X>& other) {
+    if (empty || reference == other || other.nats() > reference.nats()) {
+      refer_to(other);
+      return 1;
+    }
+    return ratio(other, reference);
+  }
+};
+
+// Up to kGroup rows side by side: the sums in, the loss and the factors of the gradient out. All in double.
+constexpr int kGroup = 16;
+struct RowGroup {
+  int rows = 0;
+  char* logits[kGroup];
+  char* targets[kGroup];
+  char* vector[kGroup];
+  char* grad[kGroup];
+  int64_t target[kGroup];  // -1: the row is ignored or has no index target
+  bool ignored[kGroup];
+  double target_logit[kGroup], target_tail[kGroup];  // scores only
+  alignas(64) double grad_loss[kGroup];
+  double target_mass[kGroup];  // one-hot part: (1 - label_smoothing) weight[target]
+  // Sums
+  double sum_others[kGroup], offset[kGroup], exponent[kGroup], row_max[kGroup], anchor_logit[kGroup];
+  double anchor_tail[kGroup], mass[kGroup], anchor_mass[kGroup], linear[kGroup], spread[kGroup], product[kGroup];
+  // finish_group's
+  double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
+  double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)
+  double grad_anchor[kGroup];  // dl/du of the anchor
+
+  template <class X>
+  void take(int row, const Sums<X>& sums) {
+    sum_others[row] = sums.sum_others + sums.sum_tail;
+    offset[row] = static_cast<double>(sums.reference.offset);
+    exponent[row] = static_cast<double>(sums.reference.exponent);
+    row_max[row] = sums.row_max;
+    anchor_logit[row] = sums.anchor_logit;
+    mass[row] = sums.mass;
+    anchor_mass[row] = sums.anchor_mass;
+    linear[row] = sums.linear;
+    anchor_tail[row] = sums.anchor_tail;
+    spread[row] = sums.spread;
+    product[row] = sums.product;
+  }
+};
+
+// Adds the sums of a row's next segment to those of its first ones.
+template <class X>
+void merge(const Sums<X>& next, Sums<X>& sums) {
+  sums.linear += next.linear;
+  sums.mass += next.mass;
+  sums.row_max = next.row_max > sums.row_max ? next.row_max : sums.row_max;
+  const double factor = next.empty ? 1 : sums.join(next.reference);
+  sums.add(next.sum_others * factor);
+  sums.add(next.sum_tail * factor);
+  sums.spread += next.spread * factor;
+  sums.product += next.product * factor;
+}
+
+}  // namespace
+}  // namespace crossent

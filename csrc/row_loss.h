@@ -1,0 +1,110 @@
+// The first pass over a row of plain logits: the sum of its exponentials, block by block from L1, each computed once
+// and kept for the gradient where there is room.
+#pragma once
+
+#include "row.h"
+
+namespace crossent {
+namespace {
+
+// What a block's kept exponentials are measured against; in an empty block every logit is -inf.
+template <class X>
+struct BlockReference {
+  Reference<X> reference;
+  bool empty = false;
+};
+
+template <class X>
+CROSSENT_INLINE X block_max(const X* logits, int count) {
+  constexpr int W = kLanes<X>;
+  V<X> m0 = broadcast<X>(-kInfinity<X>), m1 = m0, m2 = m0, m3 = m0;
+  int i = 0;
+  for (; i + 4 * W <= count; i += 4 * W) {
+    m0 = max<X>(m0, load(logits + i));
+    m1 = max<X>(m1, load(logits + i + W));
+    m2 = max<X>(m2, load(logits + i + 2 * W));
+    m3 = max<X>(m3, load(logits + i + 3 * W));
+  }
+  for (; i + W <= count; i += W) m0 = max<X>(m0, load(logits + i));
+  if (i < count) m1 = max<X>(m1, load_first(logits + i, count - i, -kInfinity<X>));
+  return largest_lane<X>(max<X>(max<X>(m0, m1), max<X>(m2, m3)));
+}
+
+// Sum of exp_biased over a block, without class `skip` (-1: none); kept in `keep` if kKeep, which
+// may be the logits. tails: what the logits lost to rounding, if kTail.
+template <class X, bool kKeep, bool kShifted, bool kTail>
+double sum_block_from(const X* logits, const X* tails, int count, int skip, const Reference<X>& reference, X* keep) {
+  constexpr int W = kLanes<X>;
+  const ExpConstants<X> constants(reference);
+  const auto exp_at = [&](int i) __attribute__((always_inline)) {
+    const V<X> tail = kTail ? load(tails + i) : V<X>{};
+    const V<X> value = exp_biased<X, kShifted, kTail>(load(logits + i), constants, tail);
+    if constexpr (kKeep) store(keep + i, value);
+    return value;
+  };
+  // The vector of the skipped class and the last partial one: some lanes do not count.
+  const auto exp_edge = [&](int i, int width) {
+    const V<X> tail = kTail ? load_first(tails + i, width, X(0)) : V<X>{};
+    const V<X> value = exp_biased<X, kShifted, kTail>(load_first(logits + i, width, X(0)), constants, tail);
+    if constexpr (kKeep) store_first(keep + i, value, width);
+    const auto lane = lane_index<X>();
+    return (lane < width) & (lane != skip - i) ? value : V<X>{};
+  };
+  V<X> s0{}, s1{}, s2{}, s3{};
+  const int whole = count / W * W;
+  const int pause = skip >= 0 && skip < whole ? skip / W * W : whole;
+  int i = 0;
+  for (int end = pause;; end = whole) {
+    for (; i + 4 * W <= end; i += 4 * W) {
+      s0 += exp_at(i);
+      s1 += exp_at(i + W);
+      s2 += exp_at(i + 2 * W);
+      s3 += exp_at(i + 3 * W);
+    }
+    for (; i < end; i += W) s0 += exp_at(i);
+    if (end == whole) break;
+    s1 += exp_edge(i, W);
+    i += W;
+  }
+  if (whole < count) s2 += exp_edge(whole, count - whole);
+  return wide_sum(s0) + wide_sum(s1) + (wide_sum(s2) + wide_sum(s3));
+}
+
+template <class X, bool kKeep, bool kTail = false>
+double sum_block(const X* logits, int count, int skip, const Reference<X>& reference, X* keep,
+                 const X* tails = nullptr) {
+  if (reference.offset != 0) {
+    return sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, reference, keep);
+  }
+  return sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, reference, keep);
+}
+
+// Adds classes [begin, end) of one row to `sums`. keep: room for the exponentials of the whole row, or null.
+template <class X>
+void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end, X* keep,
+             BlockReference<X>* references, Sums<X>& sums) {
+  X buffer[kBlock<X>];
+  const int64_t stride = problem.logits.class_stride;
+  for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
+    const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
+    const X* logits = stage(problem.logits, row + at * stride, stride, count, buffer);
+    const X largest = block_max(logits, count);
+    const bool counts = largest > -kInfinity<X> && largest < kInfinity<X>;  // else: all -inf, or one inf or nan
+    const Reference<X> reference = counts ? reference_for(largest, sums.reference, sums.empty) : Reference<X>{};
+    const int64_t anchor = sums.anchor - at;
+    const int skip = anchor >= 0 && anchor < count && counts ? static_cast<int>(anchor) : -1;
+    const double sum = ExpTable<X>::kUnbias * (keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
+                                                    : sum_block<X, false>(logits, count, skip, reference, nullptr));
+    sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;
+    *references = {reference, !counts};
+    if (counts) {
+      const double factor = sums.join(reference);
+      sums.add(sum * factor);
+    } else if (!(sum < kInfinity<double>) || largest == kInfinity<X>) {
+      sums.add(kNan<double>);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace crossent

@@ -1,0 +1,199 @@
+// Vectors of the machine's width over GCC/Clang vector extensions: one source for every instruction set.
+// Everything here has internal linkage, so that no copy compiled for one instruction set can be linked for another.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#define CROSSENT_INLINE inline __attribute__((always_inline))
+
+namespace crossent {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T, int bytes = kVectorBytes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(bytes)));
+  typedef T unaligned __attribute__((vector_size(bytes), aligned(1), may_alias));
+};
+template <class T>
+using V = typename VectorOf<T>::type;
+template <class T>
+using HalfV = typename VectorOf<T, kVectorBytes / 2>::type;
+template <class T>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
+constexpr int kMaxLanes = 16;
+
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
+
+// The signed integer of a floating type's width.
+template <class T>
+struct BitsOf {
+  using type = int32_t;
+};
+template <>
+struct BitsOf<double> {
+  using type = int64_t;
+};
+template <class T>
+using Bits = typename BitsOf<T>::type;
+
+template <class T>
+CROSSENT_INLINE V<T> broadcast(T value) {
+  V<T> result;
+  for (int i = 0; i < kLanes<T>; ++i) result[i] = value;
+  return result;
+}
+
+template <class T>
+CROSSENT_INLINE V<T> load(const T* from) {
+  return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(from);
+}
+
+template <class T>
+CROSSENT_INLINE void store(T* to, V<T> value) {
+  *reinterpret_cast<typename VectorOf<T>::unaligned*>(to) = value;
+}
+
+// The first `count` lanes from memory and `fill` in the others; nothing beyond them is read.
+template <class T>
+CROSSENT_INLINE V<T> load_first(const T* from, int count, T fill) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return V<T>(_mm512_mask_loadu_ps(__m512(broadcast<T>(fill)), __mmask16((1u << count) - 1), from));
+  } else {
+    return V<T>(_mm512_mask_loadu_pd(__m512d(broadcast<T>(fill)), __mmask8((1u << count) - 1), from));
+  }
+#else
+  V<T> result;
+  for (int i = 0; i < kLanes<T>; ++i) result[i] = i < count ? from[i] : fill;
+  return result;
+#endif
+}
+
+// Writes the first `count` lanes and nothing else.
+template <class T>
+CROSSENT_INLINE void store_first(T* to, V<T> value, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), __m512(value));
+  } else {
+    _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), __m512d(value));
+  }
+#else
+  for (int i = 0; i < count; ++i) to[i] = value[i];
+#endif
+}
+
+// 0, 1, 2, ... in the integers of T's width.
+template <class T>
+CROSSENT_INLINE V<Bits<T>> lane_index() {
+  V<Bits<T>> index;
+  for (int i = 0; i < kLanes<T>; ++i) index[i] = i;
+  return index;
+}
+
+CROSSENT_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+CROSSENT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+// a * b + c, rounded once in every lane.
+template <class T>
+CROSSENT_INLINE V<T> fma(V<T> a, V<T> b, V<T> c) {
+  V<T> result;
+  for (int i = 0; i < kLanes<T>; ++i) result[i] = fma(a[i], b[i], c[i]);
+  return result;
+}
+
+template <class To, class From>
+CROSSENT_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// The larger of each lane: a nan in b is kept, one in a is not.
+template <class T>
+CROSSENT_INLINE V<T> max(V<T> a, V<T> b) {
+  return a > b ? a : b;
+}
+
+template <class T>
+CROSSENT_INLINE T largest_lane(V<T> v) {
+  T result = v[0];
+  for (int i = 1; i < kLanes<T>; ++i) result = v[i] > result ? v[i] : result;
+  return result;
+}
+
+template <class T, int bytes = kVectorBytes>
+CROSSENT_INLINE T sum_of_lanes(typename VectorOf<T, bytes>::type v) {
+  if constexpr (bytes == 16) {
+    T result = v[0];
+    for (int i = 1; i < bytes / static_cast<int>(sizeof(T)); ++i) result += v[i];
+    return result;
+  } else {
+    using Half = typename VectorOf<T, bytes / 2>::type;
+    Half halves[2];
+    __builtin_memcpy(halves, &v, sizeof(v));
+    return sum_of_lanes<T, bytes / 2>(halves[0] + halves[1]);
+  }
+}
+
+// The lower (which = 0) or upper half of a float vector, as doubles.
+CROSSENT_INLINE V<double> widen(V<float> v, int which) {
+  HalfV<float> halves[2];
+  __builtin_memcpy(halves, &v, sizeof(v));
+  return __builtin_convertvector(halves[which], V<double>);
+}
+
+CROSSENT_INLINE V<float> narrow(V<double> low, V<double> high) {
+  HalfV<float> halves[2] = {__builtin_convertvector(low, HalfV<float>), __builtin_convertvector(high, HalfV<float>)};
+  V<float> result;
+  __builtin_memcpy(&result, halves, sizeof(result));
+  return result;
+}
+
+// The sum of all lanes, in double.
+CROSSENT_INLINE double wide_sum(V<float> v) { return sum_of_lanes<double>(widen(v, 0) + widen(v, 1)); }
+CROSSENT_INLINE double wide_sum(V<double> v) { return sum_of_lanes<double>(v); }
+
+// One butterfly of a transposition: lanes whose index has the bit `step` change places between a pair of vectors.
+template <class T, int step, bool upper, int... i>
+CROSSENT_INLINE V<T> exchange(V<T> a, V<T> b, std::integer_sequence<int, i...>) {
+  if constexpr (upper) {
+    return __builtin_shufflevector(a, b, (i & step ? kLanes<T> + i : i + step)...);
+  } else {
+    return __builtin_shufflevector(a, b, (i & step ? kLanes<T> + i - step : i)...);
+  }
+}
+
+template <class T, int step = kLanes<T> / 2>
+CROSSENT_INLINE void transpose(V<T> (&rows)[kLanes<T>]) {
+  using Index = std::make_integer_sequence<int, kLanes<T>>;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if (i & step) continue;
+    const V<T> a = rows[i], b = rows[i + step];
+    rows[i] = exchange<T, step, false>(a, b, Index{});
+    rows[i + step] = exchange<T, step, true>(a, b, Index{});
+  }
+  if constexpr (step > 1) transpose<T, step / 2>(rows);
+}
+
+}  // namespace
+}  // namespace crossent

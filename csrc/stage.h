@@ -1,0 +1,219 @@
+// Elements in and out of strided arrays of any type and byte order: a block at a time, through a small buffer.
+// A block that already is contiguous numbers of the computing type X is used where it lies.
+#pragma once
+
+#include <type_traits>
+
+#include "crossent.h"
+
+#include "simd.h"
+
+namespace crossent {
+namespace {
+
+constexpr int kBlockBytes = 4096;  // of numbers: a block stays in L1 between its maximum and its exponentials
+template <class X>
+constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(X));
+
+CROSSENT_INLINE float from_bfloat16(uint16_t bits) { return bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+// Rounds to nearest, ties to even; a nan stays one.
+CROSSENT_INLINE uint16_t to_bfloat16(float value) {
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
+}
+
+CROSSENT_INLINE float from_float16(uint16_t half) {
+  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
+  const float scaled = bit_cast<float>(magnitude) * 0x1p112f;  // subnormal halves become normal here
+  const uint32_t special = magnitude >= 0x0f800000 ? 0x7f800000 : 0;
+  return bit_cast<float>(bit_cast<uint32_t>(scaled) | special | static_cast<uint32_t>(half & 0x8000) << 16);
+}
+
+// Rounds to nearest, ties to even, subnormal halves too; overflow gives infinity.
+CROSSENT_INLINE uint16_t to_float16(float value) {
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  // Adding a power of two whose last place is the result's leaves the rounded mantissa in the low bits.
+  const uint32_t normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13;
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) & 0x7ff;
+  uint32_t result = magnitude < 0x38800000 ? subnormal : normal;
+  result = magnitude >= 0x477ff000 ? 0x7c00 : result;
+  result = magnitude > 0x7f800000 ? 0x7e00 : result;
+  return static_cast<uint16_t>(result | (bits >> 16 & 0x8000));
+}
+
+// Contiguous half numbers to floats and back.
+template <Type type>
+void widen_halves(const char* from, int count, float* to) {
+  int i = 0;
+#if defined(__F16C__)
+  if constexpr (type == Type::float16) {
+    for (; i + 8 <= count; i += 8) {
+      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
+    }
+  }
+#endif
+  for (; i < count; ++i) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, from + 2 * i, 2);
+    to[i] = type == Type::float16 ? from_float16(bits) : from_bfloat16(bits);
+  }
+}
+
+template <Type type>
+void narrow_to_halves(const float* from, int count, char* to) {
+  int i = 0;
+#if defined(__F16C__)
+  if constexpr (type == Type::float16) {
+    for (; i + 8 <= count; i += 8) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
+    }
+  }
+#endif
+  for (; i < count; ++i) {
+    const uint16_t bits = type == Type::float16 ? to_float16(from[i]) : to_bfloat16(from[i]);
+    __builtin_memcpy(to + 2 * i, &bits, 2);
+  }
+}
+
+// The unsigned integer that holds an element's bytes in this machine's order.
+template <class Word>
+CROSSENT_INLINE Word word_at(const char* at, bool swapped) {
+  Word word;
+  __builtin_memcpy(&word, at, sizeof(word));
+  if (!swapped) return word;
+  if constexpr (sizeof(Word) == 8) return __builtin_bswap64(word);
+  if constexpr (sizeof(Word) == 4) return __builtin_bswap32(word);
+  if constexpr (sizeof(Word) == 2) return __builtin_bswap16(word);
+  return word;
+}
+
+inline double element(const Array& array, const char* at) {
+  const bool s = array.swapped;
+  switch (array.type) {
+    case Type::float64: return bit_cast<double>(word_at<uint64_t>(at, s));
+    case Type::float32: return bit_cast<float>(word_at<uint32_t>(at, s));
+    case Type::float16: return from_float16(word_at<uint16_t>(at, s));
+    case Type::bfloat16: return from_bfloat16(word_at<uint16_t>(at, s));
+    case Type::int64: return static_cast<double>(static_cast<int64_t>(word_at<uint64_t>(at, s)));
+    case Type::int32: return static_cast<int32_t>(word_at<uint32_t>(at, s));
+    case Type::int16: return static_cast<int16_t>(word_at<uint16_t>(at, s));
+    case Type::int8: return static_cast<int8_t>(word_at<uint8_t>(at, s));
+    case Type::uint64: return static_cast<double>(word_at<uint64_t>(at, s));
+    case Type::uint32: return word_at<uint32_t>(at, s);
+    case Type::uint16: return word_at<uint16_t>(at, s);
+    case Type::uint8: return word_at<uint8_t>(at, s);
+    case Type::boolean: return word_at<uint8_t>(at, s) != 0;
+  }
+  __builtin_unreachable();
+}
+
+// Writes one element of a floating or int64 type in this machine's order or the other.
+inline void set_element(const Array& array, char* at, double value) {
+  const auto put = [&](auto word) {
+    word = word_at<decltype(word)>(reinterpret_cast<const char*>(&word), array.swapped);
+    __builtin_memcpy(at, &word, sizeof(word));
+  };
+  switch (array.type) {
+    case Type::float64: return put(bit_cast<uint64_t>(value));
+    case Type::float32: return put(bit_cast<uint32_t>(static_cast<float>(value)));
+    case Type::float16: return put(to_float16(static_cast<float>(value)));
+    case Type::bfloat16: return put(to_bfloat16(static_cast<float>(value)));
+    default: return put(static_cast<uint64_t>(static_cast<int64_t>(value)));
+  }
+}
+
+// Index targets, `stride` bytes apart, as classes; -1 for an ignored row, -2 where a target is neither. They are
+// compared by value, before any cast.
+template <class Integer>
+void read_integers(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
+  using Word = std::make_unsigned_t<Integer>;
+  const bool swapped = problem.targets.swapped, ignores = problem.ignores;
+  const int64_t ignored = problem.ignore_value, classes = problem.classes;
+  for (int i = 0; i < count; ++i) {
+    const Integer value = static_cast<Integer>(word_at<Word>(first + i * stride, swapped));
+    const int64_t wide = static_cast<int64_t>(value);
+    const bool beyond = sizeof(Integer) == 8 && Integer(-1) > Integer(0) && wide < 0;  // more than int64 holds
+    const int64_t valid = beyond || wide < 0 || wide >= classes ? -2 : wide;
+    to[i] = ignores && wide == ignored && beyond == problem.ignore_is_unsigned ? -1 : valid;
+  }
+}
+
+inline void read_index_targets(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
+  switch (problem.targets.type) {
+    case Type::int64: return read_integers<int64_t>(problem, first, stride, count, to);
+    case Type::int32: return read_integers<int32_t>(problem, first, stride, count, to);
+    case Type::int16: return read_integers<int16_t>(problem, first, stride, count, to);
+    case Type::int8: return read_integers<int8_t>(problem, first, stride, count, to);
+    case Type::uint64: return read_integers<uint64_t>(problem, first, stride, count, to);
+    case Type::uint32: return read_integers<uint32_t>(problem, first, stride, count, to);
+    case Type::uint16: return read_integers<uint16_t>(problem, first, stride, count, to);
+    default: return read_integers<uint8_t>(problem, first, stride, count, to);
+  }
+}
+
+template <class X>
+constexpr Type kTypeOf = sizeof(X) == 4 ? Type::float32 : Type::float64;
+
+// Elements that can be used where they lie, as X.
+template <class X>
+CROSSENT_INLINE bool is_plain(const Array& array, const char* first, int64_t stride) {
+  return stride == sizeof(X) && array.type == kTypeOf<X> && !array.swapped &&
+         reinterpret_cast<uintptr_t>(first) % sizeof(X) == 0;
+}
+
+// `count` elements, `stride` bytes apart, as contiguous X: in place where they are so already, else in `buffer`.
+template <class X>
+const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
+  if (is_plain<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
+  const bool contiguous = stride == size_of(array.type) && !array.swapped;
+  if constexpr (sizeof(X) == 4) {
+    if (contiguous && array.type == Type::bfloat16) {
+      widen_halves<Type::bfloat16>(first, count, buffer);
+      return buffer;
+    }
+    if (contiguous && array.type == Type::float16) {
+      widen_halves<Type::float16>(first, count, buffer);
+      return buffer;
+    }
+  } else if (contiguous && (array.type == Type::float32 || array.type == Type::float16 || array.type == Type::bfloat16)) {
+    float floats[kBlock<double>];
+    const float* from = stage<float>(array, first, stride, count, floats);
+    for (int i = 0; i < count; ++i) {
+      float value;
+      __builtin_memcpy(&value, from + i, 4);
+      buffer[i] = value;
+    }
+    return buffer;
+  }
+  for (int i = 0; i < count; ++i) buffer[i] = static_cast<X>(element(array, first + i * stride));
+  return buffer;
+}
+
+// Writes `count` numbers, `stride` bytes apart.
+template <class X>
+void unstage(const Array& array, char* first, int64_t stride, int count, const X* from) {
+  const bool contiguous = stride == size_of(array.type) && !array.swapped;
+  if (contiguous && array.type == kTypeOf<X>) {
+    __builtin_memcpy(first, from, static_cast<size_t>(count) * sizeof(X));
+    return;
+  }
+  if constexpr (sizeof(X) == 4) {
+    if (contiguous && array.type == Type::bfloat16) {
+      return narrow_to_halves<Type::bfloat16>(from, count, first);
+    }
+    if (contiguous && array.type == Type::float16) {
+      return narrow_to_halves<Type::float16>(from, count, first);
+    }
+  } else if (contiguous && array.type != Type::float64) {
+    float floats[kBlock<double>];
+    for (int i = 0; i < count; ++i) floats[i] = static_cast<float>(from[i]);
+    return unstage<float>(array, first, stride, count, floats);
+  }
+  for (int i = 0; i < count; ++i) set_element(array, first + i * stride, from[i]);
+}
+
+}  // namespace
+}  // namespace crossent

@@ -1,0 +1,51 @@
+"""Softmax cross-entropy and its gradient: exact, fast, frugal, and explained.
+
+>>> import crossent
+>>> loss, grad = crossent.cross_entropy_and_grad([[2.0, 1.0, 0.1]], [1])
+>>> print("%.3f" % loss, grad.round(3))
+1.417 [[ 0.659 -0.758  0.099]]
+"""
+
+import os as _os
+from importlib.metadata import version as _version
+
+from crossent import _arguments, _core
+from crossent.functional import (
+    TokenScores,
+    cross_entropy,
+    cross_entropy_and_grad,
+    cross_entropy_hvp,
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmax_jvp,
+    token_scores,
+)
+from crossent.jacobian import grad_wrt_probabilities, log_softmax_jacobian, softmax_jacobian
+from crossent.loss import CrossEntropyLoss
+from crossent.threads import available_isas, get_num_threads, isa, set_num_threads
+
+__version__ = _version("crossent")
+
+__all__ = [
+    "CrossEntropyLoss",
+    "TokenScores",
+    "available_isas",
+    "cross_entropy",
+    "cross_entropy_and_grad",
+    "cross_entropy_hvp",
+    "get_num_threads",
+    "grad_wrt_probabilities",
+    "isa",
+    "log_softmax",
+    "log_softmax_jacobian",
+    "logsumexp",
+    "set_num_threads",
+    "softmax",
+    "softmax_jacobian",
+    "softmax_jvp",
+    "token_scores",
+]
+
+if (_name := _os.environ.get("CROSSENT_ISA")) and not _core.select_isa(_name):
+    raise _arguments.unknown_isa(_name, _core.available_isas())

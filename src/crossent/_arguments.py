@@ -1,0 +1,394 @@
+"""Every argument rule and every error message, once, for all front-ends.
+
+N rows, C classes. Each check names the argument, says what came, what is needed and, where there is
+one likely fix, the fix. The usual path does little: a type test and a few comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+NO_TARGETS, INDICES, DISTRIBUTIONS = 0, 1, 2
+REDUCTIONS = ("none", "sum", "mean")
+WHEN_EMPTY = ("nan", "zero", "raise")
+DEFAULT_IGNORE_INDEX = -100
+
+_FLOAT_TYPES = "float64, float32, float16 or bfloat16"
+_INTEGER_KINDS = "iu"
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is ml_dtypes' bfloat16, recognised by name: the package is not imported."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.char in "fde" or is_bfloat16(dtype)
+
+
+def _is_real(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iub" or _is_float(dtype)
+
+
+def logits_array(logits: ArrayLike, name: str = "logits") -> Array:
+    """`logits` as an array of a floating type; lists and numbers become float64."""
+    if type(logits) is np.ndarray and logits.dtype.char in "fd":
+        return logits
+    given = logits if isinstance(logits, np.ndarray) or hasattr(logits, "dtype") else None
+    array = np.asarray(logits) if given is not None else _from_list(logits, name)
+    if _is_float(array.dtype):
+        return array
+    if array.dtype.kind in "iub":
+        raise TypeError(
+            f"{name} have dtype {array.dtype}; they must be {_FLOAT_TYPES}. "
+            f"Convert them first, e.g. {name}.astype(np.float32)"
+        )
+    raise TypeError(f"{name} have dtype {array.dtype}; they must be {_FLOAT_TYPES}")
+
+
+def _from_list(values: Any, name: str) -> Array:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array or nested lists of real numbers: {error}"
+        ) from None
+
+
+def class_axis(logits: Array, axis: int, name: str = "logits") -> int:
+    """The class axis, counted from the front; every row has at least one class."""
+    ndim = logits.ndim
+    if ndim == 0:
+        raise ValueError(f"{name} are a single number; they need a class axis, e.g. shape (N, C)")
+    try:
+        axis = axis.__index__()
+    except AttributeError:
+        raise TypeError(f"axis must be an integer, not {type(axis).__name__}") from None
+    if not -ndim <= axis < ndim:
+        raise ValueError(
+            f"axis={axis} is not an axis of {name} of shape {logits.shape}; "
+            f"it must be from {-ndim} to {ndim - 1}"
+        )
+    axis %= ndim
+    if logits.shape[axis] == 0:
+        raise ValueError(
+            f"{name} of shape {logits.shape} have no classes on axis {axis}; C must be at least 1"
+        )
+    return axis
+
+
+def row_shape(logits: Array, axis: int) -> tuple[int, ...]:
+    """The shape of one number a row: the logits' without the class axis."""
+    shape = logits.shape
+    return shape[:axis] + shape[axis + 1 :]
+
+
+class Targets(NamedTuple):
+    """Targets and what they are: INDICES or DISTRIBUTIONS."""
+
+    array: Array
+    form: int
+
+
+def target_array(targets: ArrayLike, logits: Array, axis: int) -> Targets:
+    """Targets as class indices (the logits' shape less the class axis) or distributions."""
+    array = targets if type(targets) is np.ndarray else np.asarray(targets)
+    if array.shape == row_shape(logits, axis):
+        if array.dtype.kind in _INTEGER_KINDS:
+            return Targets(array, INDICES)
+        if array.size == 0 and not hasattr(targets, "dtype"):  # an empty list is float64 to NumPy
+            return Targets(array.astype(np.int64), INDICES)
+        _raise_not_indices(array, logits)
+    if array.shape == logits.shape:
+        if _is_real(array.dtype):
+            return Targets(array, DISTRIBUTIONS)
+        raise TypeError(f"targets have dtype {array.dtype}; distributions must be real numbers")
+    _raise_target_shape(array, logits, axis)
+
+
+def _raise_not_indices(array: Array, logits: Array) -> NoReturn:
+    fix = "convert them, e.g. targets.astype(np.int64)"
+    if array.dtype.kind == "b":
+        fix = "for two classes use targets.astype(np.int64)"
+    raise TypeError(
+        f"targets of shape {array.shape} are class indices, so they must be integers, "
+        f"not {array.dtype}: {fix}. Distributions have the logits' shape {logits.shape}"
+    )
+
+
+def _fitting_axes(array: Array, logits: Array, axis: int) -> list[int]:
+    return [k for k in range(logits.ndim) if k != axis and array.shape == row_shape(logits, k)]
+
+
+def _raise_target_shape(array: Array, logits: Array, axis: int) -> NoReturn:
+    fitting = _fitting_axes(array, logits, axis)
+    hint = f". With axis={fitting[0]} they would fit as indices" if fitting else ""
+    if not hint and array.shape == (*row_shape(logits, axis), 1):
+        hint = ". Drop their last axis: targets[..., 0]"
+    raise ValueError(
+        f"targets have shape {array.shape}; with logits of shape {logits.shape} and classes on "
+        f"axis {axis} they must have shape {row_shape(logits, axis)} (class indices) or "
+        f"{logits.shape} (distributions){hint}"
+    )
+
+
+def ignored(ignore_index: Any, form: int) -> int | None:
+    """The index that marks rows to leave out; with distributions there is none."""
+    try:
+        value: int = ignore_index.__index__()
+    except AttributeError:
+        raise TypeError(
+            f"ignore_index must be an integer, not {type(ignore_index).__name__}"
+        ) from None
+    if form == INDICES:
+        return value
+    if value >= 0:
+        raise ValueError(
+            f"ignore_index={value} has no meaning for targets that are distributions; "
+            "leave it out, or give class indices"
+        )
+    return None
+
+
+def class_weight(weight: ArrayLike | None, classes: int) -> Array | None:
+    """Class weights as C contiguous float64 numbers."""
+    if weight is None:
+        return None
+    array = np.asarray(weight)
+    if not _is_real(array.dtype):
+        raise TypeError(f"weight has dtype {array.dtype}; it must hold real numbers")
+    if array.shape != (classes,):
+        raise ValueError(
+            f"weight has shape {array.shape}; it must hold one number for each of the "
+            f"{classes} classes, shape ({classes},)"
+        )
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        k = int(bad.argmax())
+        raise ValueError(f"weight[{k}] is {array[k]}; class weights must be finite and >= 0")
+    return array
+
+
+def _number(value: Any, name: str) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
+
+
+def _raise_choice(name: str, value: Any, choices: tuple[str, ...]) -> NoReturn:
+    listed = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
+    raise ValueError(f"{name} must be {listed}, not {value!r}")
+
+
+class Scaling(NamedTuple):
+    """What turns logits a into u = softcap tanh(logit_scale a / softcap); softcap 0 is none."""
+
+    softcap: float
+    logit_scale: float
+
+
+def scaling(softcap: float | None, logit_scale: float) -> Scaling:
+    """softcap and logit_scale, checked."""
+    if softcap is None:
+        cap = 0.0
+    else:
+        cap = _number(softcap, "softcap")
+        if not (0 < cap < math.inf):
+            raise ValueError(f"softcap must be finite and > 0, or None for no cap; not {softcap}")
+    scale = _number(logit_scale, "logit_scale")
+    if not (-math.inf < scale < math.inf):
+        raise ValueError(f"logit_scale must be finite, not {logit_scale}")
+    return Scaling(cap, scale)
+
+
+class Reduction(NamedTuple):
+    """How rows' losses become one: normalizer 0 means that the divisor is computed."""
+
+    name: str
+    normalizer: float
+    when_empty: str
+
+
+def reduction_rule(reduction: str, normalizer: float | None, when_empty: str) -> Reduction:
+    """reduction, normalizer and when_empty, checked together."""
+    if reduction not in REDUCTIONS:
+        _raise_choice("reduction", reduction, REDUCTIONS)
+    if when_empty not in WHEN_EMPTY:
+        _raise_choice("when_empty", when_empty, WHEN_EMPTY)
+    if normalizer is None:
+        return Reduction(reduction, 0.0, when_empty)
+    value = _number(normalizer, "normalizer")
+    if reduction != "mean":
+        raise ValueError(
+            f'normalizer divides the mean; with reduction="{reduction}" it has no meaning: '
+            'leave it out or use reduction="mean"'
+        )
+    if not 0 < value < math.inf:
+        raise ValueError(f"normalizer must be finite and > 0, not {normalizer}")
+    return Reduction(reduction, value, when_empty)
+
+
+def smoothing(label_smoothing: float) -> float:
+    """label_smoothing, from 0 to 1."""
+    value = _number(label_smoothing, "label_smoothing")
+    if not 0 <= value <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
+    return value
+
+
+def z_loss_factor(z_loss: float) -> float:
+    """z_loss, finite and not negative."""
+    value = _number(z_loss, "z_loss")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"z_loss must be finite and >= 0, not {z_loss}")
+    return value
+
+
+def grad_loss_array(grad_loss: ArrayLike | None, rows: tuple[int, ...], reduction: str) -> Any:
+    """The incoming gradient: a float, or under "none" one float64 a row; None is 1."""
+    if grad_loss is None:
+        return 1.0
+    if reduction != "none":
+        if np.ndim(grad_loss) != 0:
+            raise ValueError(
+                f'grad_loss has shape {np.shape(grad_loss)}; with reduction="{reduction}" the loss '
+                "is one number, and so is its incoming gradient"
+            )
+        return _number(grad_loss, "grad_loss")
+    array = np.asarray(grad_loss)
+    if not _is_real(array.dtype):
+        raise TypeError(f"grad_loss has dtype {array.dtype}; it must hold real numbers")
+    if array.shape not in (rows, ()):
+        raise ValueError(
+            f'grad_loss has shape {array.shape}; with reduction="none" it must hold one number '
+            f"a row, shape {rows}"
+        )
+    return np.broadcast_to(np.asarray(array, dtype=np.float64), rows)
+
+
+def like_logits(array: ArrayLike, logits: Array, name: str) -> Array:
+    """A floating array of the logits' shape (the vector of a product with the Hessian)."""
+    result = logits_array(array, name)
+    if result.shape != logits.shape:
+        raise ValueError(
+            f"{name} has shape {result.shape}; it must have the logits' shape {logits.shape}"
+        )
+    return result
+
+
+def output_array(out: Array | None, logits: Array, inputs: tuple[Array | None, ...]) -> Array:
+    """Where the gradient goes: fresh memory laid out as the logits are, or a fitting `out`."""
+    if out is None:
+        return np.empty_like(logits, subok=False)
+    if out is logits and out.flags.writeable:
+        _refuse_overlap(out, tuple(a for a in inputs if a is not logits))
+        return out
+    if not isinstance(out, np.ndarray):
+        raise ValueError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != logits.shape or out.dtype != logits.dtype:
+        raise ValueError(
+            f"out has shape {out.shape} and dtype {out.dtype}; it must have those of the logits: "
+            f"{logits.shape}, {logits.dtype}"
+        )
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: give a writable array, e.g. out=np.empty_like(logits)")
+    if _same_memory(out, logits):
+        inputs = tuple(a for a in inputs if a is not logits)
+    _refuse_overlap(out, inputs)
+    return out
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    return a.ctypes.data == b.ctypes.data and a.strides == b.strides
+
+
+def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
+    for array in inputs:
+        if array is None or not np.may_share_memory(out, array):
+            continue
+        try:
+            overlap = np.shares_memory(out, array, max_work=100_000)
+        except np.exceptions.TooHardError:
+            overlap = True
+        if overlap:
+            raise ValueError(
+                "out overlaps an input without being the logits' own memory: give the logits "
+                "themselves (in place) or memory that no input uses"
+            )
+    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("out has elements that share memory (a broadcast array): give a full one")
+
+
+def raise_bad_target(row: int, targets: Array, logits: Array, axis: int) -> NoReturn:
+    """The error for the first row whose index target is neither a class nor ignored."""
+    classes = logits.shape[axis]
+    where = np.unravel_index(row, targets.shape) if targets.ndim else ()
+    value = targets[where]
+    place = ", ".join(str(int(i)) for i in where)
+    name = f"targets[{place}]" if targets.ndim else "targets"
+    labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
+    hint = ""
+    for k in _fitting_axes(targets, logits, axis):
+        if int(targets.max()) < logits.shape[k]:
+            hint = f". With axis={k} the shapes and labels would fit"
+            break
+    if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):
+        hint += ". To leave such rows out, give their value as ignore_index"
+    raise IndexError(
+        f"{name} is {value} (row {row}), not a class: {labels_fit}, and ignore_index marks rows "
+        f"to leave out{hint}"
+    )
+
+
+def raise_not_for_scores(targets: Array, rows: tuple[int, ...]) -> NoReturn:
+    """The error for distributions where scores need a class for each row."""
+    raise ValueError(
+        f"targets have shape {targets.shape}; scores are of one class a row, so targets must be "
+        f"class indices of shape {rows}"
+    )
+
+
+def raise_empty() -> NoReturn:
+    """The error for a mean over nothing, where the caller asked for one."""
+    raise ValueError(
+        'the mean has nothing to divide by: no row counts, and when_empty is "raise". '
+        'Use when_empty="zero" for a loss of 0 with gradient 0'
+    )
+
+
+def thread_count(count: Any) -> int:
+    """A number of threads, at least 1."""
+    try:
+        value: int = count.__index__()
+    except AttributeError:
+        raise TypeError(
+            f"the number of threads must be an integer, not {type(count).__name__}"
+        ) from None
+    if not 1 <= value <= 1024:
+        raise ValueError(f"the number of threads must be from 1 to 1024, not {value}")
+    return value
+
+
+def unknown_isa(name: str, available: list[str]) -> ImportError:
+    """The error for a CROSSENT_ISA that this machine or build does not have."""
+    return ImportError(
+        f"CROSSENT_ISA={name!r} is not available here; choose one of {', '.join(available)}, "
+        "or unset it"
+    )
+
+
+def loss_type(logits: Array) -> DTypeLike:
+    """float64 for float64 logits, else float32: also for half types."""
+    return np.float64 if logits.dtype.char == "d" else np.float32

@@ -1,0 +1,100 @@
+"""What every command shares: errors in one line, JSON, and a progress bar on a terminal only."""
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+EXTRA = ("typer", "rich", "matplotlib")  # what pip install 'crossent[cli]' brings
+
+
+class DataError(Exception):
+    """A file that a command cannot use. The message names the file, the row and the fix."""
+
+
+class UsageError(Exception):
+    """Arguments that a command cannot use. The message names the argument and the fix."""
+
+
+def describe_error(error: Exception) -> tuple[int, str]:
+    """The exit code and the one line that a failed command ends with."""
+    code, message = BAD_DATA, str(error)
+    if isinstance(error, UsageError):
+        code = BAD_USAGE
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
+        code = BAD_USAGE
+        message = f"{error.name} is not installed: pip install 'crossent[cli]'"
+    elif hasattr(error, "format_message"):  # an option or argument that Typer refused
+        code = int(getattr(error, "exit_code", BAD_USAGE))
+        command = getattr(getattr(error, "ctx", None), "command_path", "crossent")
+        message = f"{error.format_message().rstrip('.')}; see {command} --help"
+    elif not isinstance(error, DataError):  # not foreseen: say what it is and how to see where
+        message = f"{type(error).__name__}: {message} (CROSSENT_TRACEBACK=1 shows where)"
+    return code, " ".join(message.split())
+
+
+def wants_traceback() -> bool:
+    """Whether the user asked for Python's own report of an error."""
+    return os.environ.get("CROSSENT_TRACEBACK", "") not in ("", "0")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output; nan and infinities, which JSON lacks, become null."""
+    print(json.dumps(without_nonfinite(document), indent=2, allow_nan=False))
+
+
+def without_nonfinite(value: Any) -> Any:
+    """The value with every nan and infinity in it replaced by None."""
+    if isinstance(value, dict):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nonfinite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; yields ``advance(steps)``. Draws nothing off a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def quiet_broken_pipe() -> Iterator[None]:
+    """End without a word when the reader of our output has gone (``crossent demo | head -1``).
+
+    As every Unix filter does: by the signal, which Python ignores by default.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not hasattr(signal, "SIGPIPE") or not in_main_thread:  # Windows has none
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        signal.signal(signal.SIGPIPE, before)

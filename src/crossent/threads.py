@@ -1,0 +1,51 @@
+"""How many threads a call may use."""
+
+from __future__ import annotations
+
+from crossent import _arguments as arguments
+from crossent import _core
+
+
+def get_num_threads() -> int:
+    """The most threads that one call uses, the calling thread included.
+
+    At first the environment's CROSSENT_NUM_THREADS, else the number of CPUs that this process may
+    run on. Results have the same bits for any number.
+
+    Example:
+        >>> import crossent
+        >>> crossent.get_num_threads() >= 1
+        True
+    """
+    return _core.get_num_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Sets the most threads that one call uses, the calling thread included.
+
+    Args:
+        count: from 1 to 1024.
+
+    Raises:
+        TypeError, ValueError: count is not such an integer.
+
+    Example:
+        >>> import crossent
+        >>> before = crossent.get_num_threads()
+        >>> crossent.set_num_threads(1)
+        >>> crossent.set_num_threads(before)
+    """
+    _core.set_num_threads(arguments.thread_count(count))
+
+
+def isa() -> str:
+    """The instruction set whose kernels are in use, e.g. "x86-64-v4".
+
+    CROSSENT_ISA in the environment chooses another of `available_isas` when crossent is imported.
+    """
+    return _core.isa()
+
+
+def available_isas() -> list[str]:
+    """The instruction sets whose kernels this machine can run, best first."""
+    return _core.available_isas()
