@@ -56,6 +56,9 @@ double sum_block_from(const X* logits, const X* tails, int count, int skip, cons
   int i = 0;
   for (int end = pause;; end = whole) {
     for (; i + 4 * W <= end; i += 4 * W) {
+      // The next block comes from memory while this one is computed.
+#pragma GCC unroll 4
+      for (int j = 0; j < 4 * W; j += W) __builtin_prefetch(logits + i + j + kBlock<X>);
       s0 += exp_at(i);
       s1 += exp_at(i + W);
       s2 += exp_at(i + 2 * W);

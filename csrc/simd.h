@@ -55,9 +55,7 @@ using Bits = typename BitsOf<T>::type;
 
 template <class T>
 CROSSENT_INLINE V<T> broadcast(T value) {
-  V<T> result;
-  for (int i = 0; i < kLanes<T>; ++i) result[i] = value;
-  return result;
+  return value - V<T>{};  // x - 0 is x, whatever its sign
 }
 
 template <class T>
@@ -133,11 +131,17 @@ CROSSENT_INLINE V<T> max(V<T> a, V<T> b) {
   return a > b ? a : b;
 }
 
-template <class T>
-CROSSENT_INLINE T largest_lane(V<T> v) {
-  T result = v[0];
-  for (int i = 1; i < kLanes<T>; ++i) result = v[i] > result ? v[i] : result;
-  return result;
+template <class T, int bytes = kVectorBytes>
+CROSSENT_INLINE T largest_lane(typename VectorOf<T, bytes>::type v) {
+  if constexpr (bytes == 16) {
+    T result = v[0];
+    for (int i = 1; i < bytes / static_cast<int>(sizeof(T)); ++i) result = result > v[i] ? result : v[i];
+    return result;
+  } else {
+    typename VectorOf<T, bytes / 2>::type halves[2];
+    __builtin_memcpy(halves, &v, sizeof(v));
+    return largest_lane<T, bytes / 2>(halves[0] > halves[1] ? halves[0] : halves[1]);
+  }
 }
 
 template <class T, int bytes = kVectorBytes>

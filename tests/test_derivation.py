@@ -13,7 +13,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy
-from sympy import Matrix, Rational, cosh, diag, diff, exp, eye, log, ones, tanh
+from sympy import Matrix, cosh, diag, diff, exp, log, ones, tanh
 
 from crossent import reference
 
@@ -276,8 +276,8 @@ def row(values):
     return "[" + ", ".join("0" if x == 0 else f"{x:.3f}" for x in values) + "]"
 
 
-def matrix(values):
-    rows = (" & ".join(f"{x:.3f}" for x in r) for r in values)
+def matrix(values, digits=3):
+    rows = (" & ".join(f"{x:.{digits}f}" for x in r) for r in values)
     return r"\begin{bmatrix} " + r" \cr ".join(rows) + r" \end{bmatrix}"
 
 
@@ -324,8 +324,14 @@ def test_the_worked_example_is_exact_to_1e_15():
         assert np.abs(computed[1] - np.array(grad)).max() <= 1e-15
 
 
+def test_the_page_shows_the_example():
+    written("Notation", f"A = {matrix(A, 1)}", f"Y = {matrix(Y, 0)}")
+
+
 def test_the_page_shows_the_way_from_logits_to_probabilities():
     exps = np.exp(ROW - ROW.max())
+    shifted = "| {:.1f} | {:.1f} | {:.1f} |".format(*ROW - ROW.max())
+    written("Exponentials, sum, probabilities", f"m = {ROW.max()}", shifted)
     p = reference.softmax(A)
     line = "| {:.3f} | {:.3f} | {:.3f} | {:.3f} |".format
     written("Exponentials, sum, probabilities", line(*exps, exps.sum()), line(*p[0], p[0].sum()))
@@ -346,8 +352,8 @@ def test_the_page_shows_the_losses():
 
 def test_the_page_shows_the_derivative_by_the_probabilities_and_the_jacobian():
     by_probabilities = reference.grad_wrt_probabilities(reference.softmax(A), Y)
-    written("Derivative by the probabilities", *map(row, by_probabilities))
-    written("Jacobian of the softmax", matrix(reference.softmax_jacobian(ROW)))
+    written("The derivative through the probabilities", *map(row, by_probabilities))
+    written("The Jacobian of softmax", matrix(reference.softmax_jacobian(ROW)))
 
 
 def test_the_page_shows_the_gradients_of_sum_and_mean():
@@ -374,12 +380,13 @@ def test_the_finite_differences_approach_the_gradient_as_the_table_says():
         written("Finite-difference check", f"| {h} | {worst:.1e} |")
     at_best = abs(central_difference(1e-5) - grad).max()
     assert at_best < 1e-10
+    written("Finite-difference check", "| 0.00001 | below 1e-10 |")
     assert abs(central_difference(1e-7) - grad).max() > at_best
     E = np.array([[0, 0.1, 0], [0, 0, 0]])
     for L in (reference.cross_entropy(A + E, Y), reference.cross_entropy(A - E, Y)):
         written("Finite-difference check", f"{L:.5f}")
     quotient = central_difference(0.1)[0, 1]
-    written("Finite-difference check", f"{quotient:.5f}", f"{grad[0, 1]:.5f}")
+    written("Finite-difference check", "h = 0.1", f"{quotient:.5f}", f"{grad[0, 1]:.5f}")
 
 
 def test_one_gradient_step_lowers_the_loss_as_the_page_says():
@@ -392,14 +399,20 @@ def test_one_gradient_step_lowers_the_loss_as_the_page_says():
     written(heading, f"{before:.3f} to {reference.cross_entropy(A - G, Y):.3f}")
     after, predicted = reference.cross_entropy(A - 0.1 * G, Y), before - 0.1 * (G**2).sum()
     assert after >= predicted
-    written(heading, f"{(G**2).sum():.3f}", f"predicts {predicted:.4f}; the loss is {after:.4f}")
+    written(
+        heading,
+        r"\eta = 0.1",
+        f"{(G**2).sum():.3f}",
+        f"predicts {predicted:.4f}; the loss is {after:.4f}",
+    )
 
 
 def test_a_confident_right_answer_keeps_its_loss_and_its_gradient():
     loss, grad = reference.cross_entropy_and_grad([40.0, 0.0, 0.0], 0)
     assert loss == pytest.approx(float(2 * mpmath.exp(-40)), rel=1e-15)
     assert grad[0] == pytest.approx(-loss, rel=1e-15)
-    written("A confident right answer", power_of_ten(loss), power_of_ten(grad[0]))
+    of_loss, of_grad = power_of_ten(loss), power_of_ten(grad[0])
+    written("A confident right answer", f"= {of_loss} .", f"${of_loss}$ and ${of_grad}$")
     assert -np.log(1 / (1 + 2 * np.exp(-40.0))) == 0  # the way that adds them to 1
     single = 1 / (1 + 2 * np.exp(np.float32(-20)))
     assert single.dtype == np.float32
@@ -416,8 +429,9 @@ def test_soft_targets_scale_loss_and_gradient():
     assert half_grad == pytest.approx(grad / 2, rel=1e-14)
     assert abs(grad.sum()) < 1e-15
     assert abs(half_grad.sum()) < 1e-15
-    numbers = f"{loss:.3f}", row(grad), f"{half_loss:.3f}", row(half_grad)
-    written("Soft targets and label smoothing", *numbers)
+    one = f"y = {SOFT.tolist()}$ the loss is {loss:.3f} and the gradient ${row(grad)}"
+    half = f"{(SOFT / 2).tolist()}$, gives half of both: {half_loss:.3f} and ${row(half_grad)}"
+    written("Soft targets and label smoothing", one, half)
 
 
 def test_label_smoothing_has_the_numbers_of_the_page():
@@ -426,7 +440,9 @@ def test_label_smoothing_has_the_numbers_of_the_page():
     uniform = reference.cross_entropy(ROW, np.full(3, 1 / 3))
     sum_of_both = rf"0.9 \cdot {plain:.3f} + 0.1 \cdot {uniform:.3f} = {loss:.3f}"
     q = 0.9 * Y[0] + 0.1 / 3
-    written("Soft targets and label smoothing", sum_of_both, row(grad), row(q))
+    written(
+        "Soft targets and label smoothing", r"\varepsilon = 0.1", sum_of_both, row(grad), row(q)
+    )
 
 
 OPTIONS = "Scale, softcap, class weights and z-loss"
@@ -463,7 +479,7 @@ def test_z_loss_has_the_numbers_of_the_page():
     loss, grad = reference.cross_entropy_and_grad(ROW, TARGET, z_loss=0.1)
     grows = loss - reference.cross_entropy(ROW, TARGET)
     assert grad.sum() == pytest.approx(0.2 * reference.logsumexp(ROW))
-    written(OPTIONS, f"{grows:.3f} to {loss:.3f}", row(grad), f"= {grad.sum():.3f}")
+    written(OPTIONS, r"\zeta = 0.1", f"{grows:.3f} to {loss:.3f}", row(grad), f"= {grad.sum():.3f}")
 
 
 def test_second_order_has_the_numbers_of_the_page():
@@ -494,7 +510,7 @@ def test_the_shortcut_is_wrong_in_every_entry_of_a_soft_target():
     assert (abs(shortcut - truth) > 0.07).all()
     one_hot = -Y[0] * (1 - p)
     assert one_hot[TARGET] == pytest.approx(reference.cross_entropy_and_grad(ROW, Y[0])[1][TARGET])
-    written(heading, row(one_hot), row(shortcut), row(truth))
+    written(heading, row(one_hot), f"{SOFT.tolist()}$ no", row(shortcut), row(truth))
 
 
 def test_the_wrong_sign_climbs():
@@ -558,12 +574,12 @@ def test_an_array_under_the_name_of_the_method_breaks_the_second_forward():
             self.softmax = self.softmax(A)
             return (-Y * np.log(self.softmax)).sum(axis=1).mean()
 
-    criterion, losses = OneName(), []
+    criterion = OneName()
+    criterion.forward(A, Y)
     with pytest.raises(TypeError) as error:
-        losses += [criterion.forward(A, Y)]
-        losses += [criterion.forward(A, Y)]
-    assert len(losses) == 1
-    written("One name for a method and an array", f"TypeError: {error.value}", "1 loss instead of 2")
+        criterion.forward(A, Y)
+    heading = "One name for a method and an array"
+    written(heading, f"TypeError: {error.value}", "1 loss instead of 2")
 
 
 # The page itself
@@ -571,7 +587,9 @@ def test_an_array_under_the_name_of_the_method_breaks_the_second_forward():
 
 def test_the_class_on_the_page_prints_what_the_page_says():
     text = PAGE.read_text(encoding="utf-8")
-    code, printed = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "text"))
+    code, printed = (
+        re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "text")
+    )
     names, output = {}, io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(code, names)
@@ -581,16 +599,18 @@ def test_the_class_on_the_page_prints_what_the_page_says():
 
 def test_the_page_keeps_the_headings_that_others_link_to():
     text = PAGE.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
     assert headings == [
         "Softmax cross-entropy, derived",
         "Notation",
         "Why the maximum is subtracted",
         "Exponentials, sum, probabilities",
         "Loss of a row, sum and mean",
-        "Derivative by the probabilities",
-        "Jacobian of the softmax",
-        "Derivative of the log-softmax: the two cases",
+        "The derivative through the probabilities",
+        "The Jacobian of softmax",
+        "The two cases",
         "The product collapses",
         "Finite-difference check",
         "Divide by N",
