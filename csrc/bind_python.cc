@@ -42,10 +42,14 @@ class Buffer {
 
 Type integer_type(bool is_unsigned, int64_t size) {
   switch (size) {
-    case 1: return is_unsigned ? Type::uint8 : Type::int8;
-    case 2: return is_unsigned ? Type::uint16 : Type::int16;
-    case 4: return is_unsigned ? Type::uint32 : Type::int32;
-    default: return is_unsigned ? Type::uint64 : Type::int64;
+    case 1:
+      return is_unsigned ? Type::uint8 : Type::int8;
+    case 2:
+      return is_unsigned ? Type::uint16 : Type::int16;
+    case 4:
+      return is_unsigned ? Type::uint32 : Type::int32;
+    default:
+      return is_unsigned ? Type::uint64 : Type::int64;
   }
 }
 
@@ -60,13 +64,36 @@ Array describe(const Buffer& buffer, bool bfloat16) {
   if (*format == '>' || *format == '!') array.swapped = view.itemsize > 1;
   if (*format && std::string("<>=!@^").find(*format) != std::string::npos) ++format;
   switch (*format) {
-    case 'd': array.type = Type::float64; break;
-    case 'f': array.type = Type::float32; break;
-    case 'e': array.type = Type::float16; break;
-    case '?': array.type = Type::boolean; break;
-    case 'b': case 'h': case 'i': case 'l': case 'q': case 'n': array.type = integer_type(false, view.itemsize); break;
-    case 'B': case 'H': case 'I': case 'L': case 'Q': case 'N': array.type = integer_type(true, view.itemsize); break;
-    default: throw nb::type_error("crossent._core: a buffer of an unknown type");
+    case 'd':
+      array.type = Type::float64;
+      break;
+    case 'f':
+      array.type = Type::float32;
+      break;
+    case 'e':
+      array.type = Type::float16;
+      break;
+    case '?':
+      array.type = Type::boolean;
+      break;
+    case 'b':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q':
+    case 'n':
+      array.type = integer_type(false, view.itemsize);
+      break;
+    case 'B':
+    case 'H':
+    case 'I':
+    case 'L':
+    case 'Q':
+    case 'N':
+      array.type = integer_type(true, view.itemsize);
+      break;
+    default:
+      throw nb::type_error("crossent._core: a buffer of an unknown type");
   }
   if (bfloat16) array.type = Type::bfloat16;
   return array;
@@ -225,9 +252,9 @@ NB_MODULE(_core, module) {
   const auto absent = [](const char* name) { return nb::arg(name).none(); };
   module.def("compute", &compute, nb::arg("output"), nb::arg("form"), nb::arg("axis"), nb::arg("bfloat16"),
              nb::arg("logits"), absent("targets"), absent("weight"), absent("grad_loss"), absent("vector"),
-             absent("loss"), absent("grad"), absent("lse"), absent("entropy"), absent("argmax"),
-             absent("ignore_index"), nb::arg("mean"), nb::arg("normalizer"), nb::arg("scale"),
-             nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("logit_scale"));
+             absent("loss"), absent("grad"), absent("lse"), absent("entropy"), absent("argmax"), absent("ignore_index"),
+             nb::arg("mean"), nb::arg("normalizer"), nb::arg("scale"), nb::arg("label_smoothing"), nb::arg("z_loss"),
+             nb::arg("softcap"), nb::arg("logit_scale"));
   module.def("isa", &crossent::isa);
   module.def("available_isas", &available_isas);
   module.def("select_isa", &crossent::select_isa);

@@ -23,11 +23,26 @@ inline bool side_by_side(const RowGroup& group, char* const* rows, Type type) {
   return group.rows > 1;
 }
 
+// Asks for the memory that the group after next will use, if rows follow each other evenly. Inlined, or the compiler
+// takes a function of prefetches alone to have no effect.
+template <int kWrites>
+CROSSENT_INLINE void prefetch_ahead(const Problem& problem, const Array& array, char* const* rows, int count) {
+  if (count < 2) return;
+  const int64_t step = rows[1] - rows[0], row = problem.classes * array.class_stride;
+  const char* const ahead = rows[0] + 2 * count * step;
+  if (row > 0 && step == row) {  // rows end to end
+    for (int64_t i = 0; i < count * step; i += 64) __builtin_prefetch(ahead + i, kWrites);
+  } else if (step == size_of(array.type)) {  // side by side
+    for (int64_t k = 0; k < problem.classes; ++k) __builtin_prefetch(ahead + k * array.class_stride, kWrites);
+  }
+}
+
 template <class X>
 void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const Array& array = problem.logits;
   const int classes = static_cast<int>(problem.classes);
+  prefetch_ahead<0>(problem, array, group.logits, group.rows);
   if (side_by_side(group, group.logits, array.type)) {
     alignas(64) X buffer[W];
     for (int k = 0; k < classes; ++k) {
@@ -39,15 +54,23 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   alignas(64) X buffers[W][kShortRow];
   const X* rows[W];
   for (int i = 0; i < W; ++i) {
-    rows[i] = stage(array, group.logits[i < group.rows ? i : 0], array.class_stride, classes, buffers[i]);
+    char* const row = group.logits[i < group.rows ? i : 0];
+    rows[i] = stage(array, row, array.class_stride, classes, buffers[i]);
   }
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
     const int width = classes - k < W ? classes - k : W;
+    if (width == W) {
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) square[i] = width == W ? load(rows[i] + k) : load_first(rows[i] + k, width, X(0));
+      for (int i = 0; i < W; ++i) square[i] = load(rows[i] + k);
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i) square[i] = load_first(rows[i] + k, width, X(0));
+    }
     transpose<X>(square);
-    for (int j = 0; j < width; ++j) tile.classes[k + j] = square[j];
+    // A tile has room for the last square's empty classes too.
+#pragma GCC unroll 16
+    for (int j = 0; j < W; ++j) tile.classes[k + j] = square[j];
   }
 }
 
@@ -56,6 +79,7 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   constexpr int W = kLanes<X>;
   const Array& array = problem.grad;
   const int classes = static_cast<int>(problem.classes);
+  if (group.grad[0] != group.logits[0]) prefetch_ahead<1>(problem, array, group.grad, group.rows);
   if (side_by_side(group, group.grad, array.type)) {
     for (int k = 0; k < classes; ++k) {
       char* const to = group.grad[0] + k * array.class_stride;
@@ -72,7 +96,8 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
     const int width = classes - k < W ? classes - k : W;
-    for (int j = 0; j < W; ++j) square[j] = tile.classes[k + (j < width ? j : 0)];
+#pragma GCC unroll 16
+    for (int j = 0; j < W; ++j) square[j] = tile.classes[k + j];
     transpose<X>(square);
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) {
@@ -111,54 +136,92 @@ CROSSENT_INLINE void put_wide(V<X> value, double* to) {
   for (unsigned i = 0; i < sizeof(wide.part) / sizeof(wide.part[0]); ++i) store(to + i * kLanes<double>, wide.part[i]);
 }
 
+template <class X>
+CROSSENT_INLINE V<X> largest_of_tile(const Tile<X>& tile, int classes) {
+  V<X> m0 = broadcast(-kInfinity<X>), m1 = m0, m2 = m0, m3 = m0;
+  int k = 0;
+  for (; k + 4 <= classes; k += 4) {
+    m0 = max<X>(m0, tile.classes[k]);
+    m1 = max<X>(m1, tile.classes[k + 1]);
+    m2 = max<X>(m2, tile.classes[k + 2]);
+    m3 = max<X>(m3, tile.classes[k + 3]);
+  }
+  for (; k < classes; ++k) m0 = max<X>(m0, tile.classes[k]);
+  return max<X>(max<X>(m0, m1), max<X>(m2, m3));
+}
+
+// The exponentials of a tile in place; returns their sums, each row's target left out.
+template <class X, bool kShifted>
+Wide<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpConstants<X>& constants) {
+  constexpr int kRun = 32;  // classes summed as X before they go on in double
+  const ExpConstants<X> local = constants;
+  Wide<X> sum;
+  const auto add = [&](int k, V<X>& into) __attribute__((always_inline)) {
+    const V<X> value = exp_biased<X, kShifted>(tile.classes[k], local);
+    tile.classes[k] = value;
+    into += target != static_cast<Bits<X>>(k) ? value : V<X>{};
+  };
+  for (int from = 0; from < classes; from += kRun) {
+    const int to = from + kRun < classes ? from + kRun : classes;
+    V<X> s0{}, s1{}, s2{}, s3{};
+    int k = from;
+    for (; k + 4 <= to; k += 4) {
+      add(k, s0);
+      add(k + 1, s1);
+      add(k + 2, s2);
+      add(k + 3, s3);
+    }
+    for (; k < to; ++k) add(k, s0);
+    sum.add((s0 + s1) + (s2 + s3));
+  }
+  return sum;
+}
+
 // The exponentials of a tile in place, and the sums of its rows without each one's target into the group.
 template <class X>
 void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   using Table = ExpTable<X>;
   const int classes = static_cast<int>(problem.classes);
-  V<Bits<X>> target;
-  V<X> largest = broadcast(-kInfinity<X>);
-  for (int i = 0; i < W; ++i) target[i] = static_cast<Bits<X>>(i < group.rows ? group.target[i] : -1);
-  for (int k = 0; k < classes; ++k) largest = max<X>(largest, tile.classes[k]);
+  alignas(64) Bits<X> targets[W];
+  alignas(64) X anchors[W];
   for (int i = 0; i < W; ++i) {
-    group.anchor_logit[i] = -kInfinity<double>;
-    if (target[i] >= 0) group.anchor_logit[i] = static_cast<double>(tile.classes[target[i]][i]);
+    const Bits<X> target = static_cast<Bits<X>>(i < group.rows ? group.target[i] : -1);
+    targets[i] = target;
+    anchors[i] = target < 0 ? -kInfinity<X> : reinterpret_cast<const X*>(&tile.classes[target])[i];
   }
+  const V<X> largest = largest_of_tile(tile, classes);
+  const auto target = bit_cast<V<Bits<X>>>(targets);
   const auto far = (largest >= static_cast<X>(kShiftFrom)) | (largest <= static_cast<X>(-kShiftFrom));
-  const auto finite = (largest > -kInfinity<X>) & (largest < kInfinity<X>);
+  const auto finite = (largest > -kInfinity<X>)&(largest < kInfinity<X>);
   const V<X> zero{};
   const V<X> offset = far & finite ? largest : zero;
   const V<X> exponent = far | ~finite ? zero : (largest * kLog2e<X> + Table::kRound) - Table::kRound;
   const ExpConstants<X> constants(offset, exponent);
-  Wide<X> sum;
-  constexpr int kRun = 32;  // classes summed as X before they go on in double
-  for (int from = 0; from < classes; from += kRun) {
-    const int to = from + kRun < classes ? from + kRun : classes;
-    V<X> partial[4] = {};
-    const auto add = [&](int k, V<X>& into) __attribute__((always_inline)) {
-      const V<X> value = exp_biased<X, true>(tile.classes[k], constants);
-      tile.classes[k] = value;
-      into += target != static_cast<Bits<X>>(k) ? value : zero;
-    };
-    int k = from;
-    for (; k + 4 <= to; k += 4) {
-      add(k, partial[0]);
-      add(k + 1, partial[1]);
-      add(k + 2, partial[2]);
-      add(k + 3, partial[3]);
-    }
-    for (; k < to; ++k) add(k, partial[k & 3]);
-    sum.add((partial[0] + partial[1]) + (partial[2] + partial[3]));
-  }
+  bool shifts = false;
+  for (int i = 0; i < W; ++i) shifts = shifts || offset[i] != 0;
+  const Wide<X> sum = shifts ? sum_classes<X, true>(tile, classes, target, constants)
+                             : sum_classes<X, false>(tile, classes, target, constants);
+  Wide<X> poison;  // nan for a row of -inf alone, or with +inf or nan
+  poison.add(finite ? zero : broadcast(kNan<X>));
   for (unsigned i = 0; i < sizeof(sum.part) / sizeof(sum.part[0]); ++i) {
-    store(group.sum_others + i * kLanes<double>, sum.part[i] * Table::kUnbias);
+    store(group.sum_others + i * kLanes<double>, sum.part[i] * Table::kUnbias + poison.part[i]);
   }
+  put_wide<X>(load(anchors), group.anchor_logit);
   put_wide<X>(largest, group.row_max);
   put_wide<X>(offset, group.offset);
   put_wide<X>(exponent, group.exponent);
-  for (int i = 0; i < W; ++i) {
-    if (!finite[i]) group.sum_others[i] = kNan<double>;
+}
+
+// For factors so large or small that their head or tail is no normal X.
+template <class X>
+__attribute__((noinline)) void scale_tile_slowly(const RowGroup& group, int classes, Tile<X>& tile) {
+  for (int i = 0; i < group.rows; ++i) {
+    for (int k = 0; k < classes; ++k) {
+      X& value = reinterpret_cast<X*>(&tile.classes[k])[i];
+      const double scaled = static_cast<double>(value) * ExpTable<X>::kUnbias * group.factor[i];
+      value = group.ignored[i] ? X(0) : static_cast<X>(scaled);
+    }
   }
 }
 
@@ -168,29 +231,31 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const int classes = static_cast<int>(problem.classes);
   constexpr double kSafe = sizeof(X) == 4 ? 0x1p90 : 0x1p900;
-  V<X> head{}, tail{};
-  V<Bits<X>> zeroed{};
+  alignas(64) X heads[W] = {}, tails[W] = {};
+  alignas(64) Bits<X> zeroes[W] = {};
   bool safe = true;
-  for (int i = 0; i < W; ++i) {
+  for (int i = 0; i < group.rows; ++i) {
     const double factor = group.factor[i] * ExpTable<X>::kUnbias;
-    head[i] = static_cast<X>(factor);
-    tail[i] = static_cast<X>(factor - static_cast<double>(head[i]));
+    heads[i] = static_cast<X>(factor);
+    tails[i] = static_cast<X>(factor - static_cast<double>(heads[i]));
     const double size = factor < 0 ? -factor : factor;
-    safe = safe && (i >= group.rows || size == 0 || (size < kSafe && size > 1 / kSafe) || size != size);
-    zeroed[i] = i < group.rows && group.ignored[i] ? -1 : 0;
+    safe = safe && (size == 0 || (size < kSafe && size > 1 / kSafe) || size != size);
+    zeroes[i] = group.ignored[i] ? -1 : 0;
   }
-  for (int k = 0; k < classes; ++k) {
-    const V<X> value = tile.classes[k];
-    V<X> scaled = sizeof(X) == 4 ? fma<X>(value, head, value * tail) : value * head;
-    if (!safe) {
-      for (int i = 0; i < W; ++i) {
-        scaled[i] = static_cast<X>(static_cast<double>(value[i]) * ExpTable<X>::kUnbias * group.factor[i]);
-      }
+  const V<X> head = load(heads), tail = load(tails);
+  const auto zeroed = bit_cast<V<Bits<X>>>(zeroes);
+  if (!safe) {
+    scale_tile_slowly(group, classes, tile);
+  } else {
+    for (int k = 0; k < classes; ++k) {
+      const V<X> value = tile.classes[k];
+      const V<X> scaled = sizeof(X) == 4 ? fma<X>(value, head, value * tail) : value * head;
+      tile.classes[k] = zeroed ? V<X>{} : scaled;
     }
-    tile.classes[k] = zeroed ? V<X>{} : scaled;
   }
   for (int i = 0; i < group.rows; ++i) {
-    if (group.target[i] >= 0) tile.classes[group.target[i]][i] = static_cast<X>(group.grad_anchor[i]);
+    if (group.target[i] < 0) continue;
+    reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_anchor[i]);
   }
 }
 

@@ -1,12 +1,27 @@
 // What the core computes, for whom: arrays in, arrays out. No Python, PyTorch or XLA type appears here.
-// N rows, C classes. Row i has logits a; u = softcap * tanh(logit_scale * a / softcap); see reference.py for the meaning.
+// N rows, C classes. Row i has logits a; u = softcap * tanh(logit_scale * a / softcap); see reference.py for the
+// meaning.
 #pragma once
 
 #include <cstdint>
 
 namespace crossent {
 
-enum class Type : int { float64, float32, float16, bfloat16, int64, int32, int16, int8, uint64, uint32, uint16, uint8, boolean };
+enum class Type : int {
+  float64,
+  float32,
+  float16,
+  bfloat16,
+  int64,
+  int32,
+  int16,
+  int8,
+  uint64,
+  uint32,
+  uint16,
+  uint8,
+  boolean
+};
 
 constexpr int size_of(Type type) {
   constexpr int sizes[] = {8, 4, 2, 2, 8, 4, 2, 1, 8, 4, 2, 1, 1};
@@ -40,8 +55,8 @@ struct Problem {
   Array logits;
   Targets form = Targets::none;
   Array targets;
-  Array grad_loss;   // one factor a row; absent: 1
-  Array vector;      // v of the Hessian's product
+  Array grad_loss;                 // one factor a row; absent: 1
+  Array vector;                    // v of the Hessian's product
   const double* weight = nullptr;  // C class weights; null: 1
   double weight_sum = 0;           // their sum, C when null
   bool ignores = false;            // index targets equal to ignore_value (or to its unsigned reading) are left out
@@ -51,8 +66,8 @@ struct Problem {
   double scale = 1;  // every row's gradient is multiplied by it, e.g. 1 / divisor
 
   Output output = Output::loss;
-  Array loss;     // per row: the loss, or nll of the scores, or logsumexp's only output is lse
-  Array grad;     // (N, C): gradient, probabilities, log-probabilities or Hessian product
+  Array loss;  // per row: the loss, or nll of the scores, or logsumexp's only output is lse
+  Array grad;  // (N, C): gradient, probabilities, log-probabilities or Hessian product
   Array lse, entropy, argmax;
 };
 
@@ -71,8 +86,8 @@ TargetSummary summarize_targets(const Problem& problem, ParallelFor parallel_for
 // Computes what `problem` asks for. Returns the sum of the rows' losses: the same for any threads.
 double run(const Problem& problem, ParallelFor parallel_for);
 
-const char* isa();                         // the instruction set in use
-const char* const* available_isas();       // null-terminated, best first
-bool select_isa(const char* name);         // false if this machine or build has no such set
+const char* isa();                    // the instruction set in use
+const char* const* available_isas();  // null-terminated, best first
+bool select_isa(const char* name);    // false if this machine or build has no such set
 
 }  // namespace crossent

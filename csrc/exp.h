@@ -15,9 +15,9 @@ struct ExpTable<float> {
   static constexpr int kMantissaBits = 23;
   static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
   static constexpr int kExponentBias = 127;
-  static constexpr int kBias = 60;              // results are exp * 2^kBias
+  static constexpr int kBias = 60;  // results are exp * 2^kBias
   static constexpr double kUnbias = 0x1p-60;
-  static constexpr int kSlack = 30;             // how far, in powers of two, a maximum may outgrow its reference
+  static constexpr int kSlack = 30;  // how far, in powers of two, a maximum may outgrow its reference
   static constexpr float kLn2 = 0.693147180559945309417f;
   static constexpr float kLn2Tail = -1.90465429995776804525e-9f;
   static constexpr float q[] = {0.0013814174161023442303f, 0.0083689217933171346901f, 0.041668407972857895843f,

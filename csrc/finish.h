@@ -15,19 +15,14 @@ void largest_term_errors(const RowGroup& group, double (&error)[kGroup]) {
   for (double& e : error) e = 0;
   if constexpr (sizeof(X) == 4) {
     for (int i = 0; i < kGroup; i += kLanes<float>) {
-      V<float> largest, offset, exponent;
-      for (int j = 0; j < kLanes<float>; ++j) {
-        largest[j] = static_cast<float>(group.row_max[i + j]);
-        offset[j] = static_cast<float>(group.offset[i + j]);
-        exponent[j] = static_cast<float>(group.exponent[i + j]);
-      }
-      const V<float> rough = exp_biased<float, true>(largest, ExpConstants<float>(offset, exponent));
+      const auto floats = [i](const double* from) { return narrow(load(from + i), load(from + i + kLanes<double>)); };
+      const ExpConstants<float> rough_constants(floats(group.offset), floats(group.exponent));
+      const V<float> rough = exp_biased<float, true>(floats(group.row_max), rough_constants);
       for (int half = 0; half < 2; ++half) {
         const int at = i + half * kLanes<double>;
         const ExpConstants<double> constants(load(group.offset + at), load(group.exponent + at));
         const V<double> exact = exp_biased<double, true>(load(group.row_max + at), constants);
-        const V<double> difference =
-            exact * ExpTable<double>::kUnbias - widen(rough, half) * ExpTable<float>::kUnbias;
+        const V<double> difference = exact * ExpTable<double>::kUnbias - widen(rough, half) * ExpTable<float>::kUnbias;
         store(error + at, load(group.row_max + at) != load(group.anchor_logit + at) ? difference : V<double>{});
       }
     }
@@ -51,7 +46,10 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> reference = fma<double>(exponent, broadcast(ExpTable<double>::kLn2), offset);
     const auto near = shifted - exponent * ExpTable<double>::kLn2 > -600.0;
     const V<double> all = near ? others + own : others;
-    const V<double> core = near ? log1p_of(others / own) : (reference - anchor) + log_of(all, none);
+    // Near its row's maximum the anchor's exponential is a normal number, and the loss a log1p.
+    const OnePlus odds = one_plus(others / own);
+    const V<double> log_odds = log_of(near ? odds.sum : all, near ? odds.tail : none);
+    const V<double> core = near ? log_odds : (reference - anchor) + log_odds;
     const V<double> lse = kLse ? reference + log_of(all, none) : none;
     const V<double> onehot = load(group.target_mass + i);
     const V<double> mass = kMass ? load(group.mass + i) : none;
@@ -60,18 +58,20 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const auto finite = anchor > -kInfinity<double>;
     const V<double> beside = kMass ? mass * lse - linear : none;  // what the other classes add when the anchor is -inf
     const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
-    const V<double> z = broadcast(2 * problem.z_loss) * lse;
-    const auto valid = (all < kInfinity<double>) & (anchor == anchor);  // false for nan
+    const auto valid = (all < kInfinity<double>)&(anchor == anchor);  // false for nan
     const V<double> nan = broadcast(kNan<double>);
-    const V<double> grad_loss = load(group.grad_loss + i);
     store(group.core + i, valid ? core : nan);
     store(group.sum_all + i, valid ? all : nan);
     store(group.loss + i, valid ? fma<double>(broadcast(problem.z_loss), lse * lse, nll) : nan);
     store(group.lse + i, valid ? lse : nan);
-    store(group.factor + i, valid ? grad_loss * (total + z) / all : nan);
+    if (!problem.grad) continue;
+    const V<double> grad_loss = load(group.grad_loss + i);
+    const V<double> z = broadcast(2 * problem.z_loss) * lse;
+    const V<double> share = (total + z) / all;
+    store(group.factor + i, valid ? grad_loss * share : nan);
     const V<double> rest = kMass ? mass - load(group.anchor_mass + i) : none;
-    const V<double> share = near ? others / all : broadcast(1.0);
-    store(group.grad_anchor + i, valid ? grad_loss * (rest + z - (total + z) * share) : nan);
+    const V<double> positive = near ? share * others : total + z;
+    store(group.grad_anchor + i, valid ? grad_loss * (rest + z - positive) : nan);
   }
 }
 

@@ -1,6 +1,7 @@
-// A row with any option, in double: targets that are distributions, smoothing, scaled and capped logits, scores, and the
-// Hessian's product. Nothing is kept between the passes but sums: the second pass computes the exponentials again.
-//   mass_k = weight_k q_k without the one-hot part;  dl/du_k = p_k (W + 2 z_loss lse) - mass_k;  dl/da_k = dl/du_k * s_k
+// A row with any option, in double: targets that are distributions, smoothing, scaled and capped logits, scores, and
+// the Hessian's product. Nothing is kept between the passes but sums: the second pass computes the exponentials again.
+//   mass_k = weight_k q_k without the one-hot part;  dl/du_k = p_k (W + 2 z_loss lse) - mass_k;  dl/da_k = dl/du_k *
+//   s_k
 #pragma once
 
 #include "finish.h"
@@ -120,8 +121,9 @@ struct GeneralRow {
 inline double exp_block(Block& block, int skip, const Reference<double>& reference) {
   const LogitBlock& logits = block.logits;
   const double sum =
-      logits.tails ? sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails)
-                   : sum_block<double, true, false>(logits.logits, block.count, skip, reference, block.exps);
+      logits.tails
+          ? sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails)
+          : sum_block<double, true, false>(logits.logits, block.count, skip, reference, block.exps);
   return sum * ExpTable<double>::kUnbias;
 }
 
@@ -170,8 +172,7 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
       const double factor = sums.join(reference);
       sums.add(sum * factor);
       if (problem.output == Output::scores) {
-        sums.spread +=
-            sum_of_differences(block, block.exps, sums, true) * ExpTable<double>::kUnbias * factor;
+        sums.spread += sum_of_differences(block, block.exps, sums, true) * ExpTable<double>::kUnbias * factor;
       }
       if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
     } else if (!(sum < kInfinity<double>) || largest == kInfinity<double>) {
@@ -214,8 +215,8 @@ void for_each_block(const Problem& problem, const GeneralRow& row, int64_t begin
 }
 
 // dl/da = s (p (W + 2 z_loss lse) - mass) grad_loss, the anchor's from the sum of the others.
-inline void write_general_gradient(const Problem& problem, const GeneralRow& row, char* grad, int64_t begin, int64_t end,
-                                   const BlockReference<double>* references, const Finished& finished) {
+inline void write_general_gradient(const Problem& problem, const GeneralRow& row, char* grad, int64_t begin,
+                                   int64_t end, const BlockReference<double>* references, const Finished& finished) {
   const RowGroup& group = finished.group;
   const int r = finished.row;
   const double grad_loss = group.grad_loss[r];

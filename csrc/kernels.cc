@@ -81,8 +81,9 @@ char* row_of(const Rows& rows, const Array& array, int64_t row) { return RowRun(
 void place(const Problem& problem, const RowRun& run, const Array& array, int64_t first, int count, char** to) {
   if (!array) return;
   if (run.even) {
-    char* at = run.first(array);
-    for (int i = 0; i < count; ++i, at += run.step(array)) to[i] = at;
+    char* const at = run.first(array);
+    const int64_t step = run.step(array);
+    for (int i = 0; i < count; ++i) to[i] = at + i * step;
   } else {
     for (int i = 0; i < count; ++i) to[i] = row_of(problem.rows, array, first + i);
   }
@@ -113,13 +114,16 @@ void start_group(const Problem& problem, int64_t first, int count, RowGroup& gro
       if (indexed) read_index_targets(problem, group.targets[i], 0, 1, group.target + i);
     }
   }
+  const double onehot = problem.form == Targets::distribution ? 0 : 1 - problem.label_smoothing;
   for (int i = 0; i < count; ++i) {
-    const int64_t target = group.target[i];
-    group.ignored[i] = indexed && target < 0;
-    const double weight = indexed && problem.weight && target >= 0 ? problem.weight[target] : 1;
-    group.target_mass[i] = problem.form == Targets::distribution ? 0 : (1 - problem.label_smoothing) * weight;
-    group.grad_loss[i] = problem.scale * (problem.grad_loss ? element(problem.grad_loss, grad_loss[i]) : 1);
+    group.ignored[i] = indexed && group.target[i] < 0;
+    group.target_mass[i] = onehot;
+    group.grad_loss[i] = problem.scale;
   }
+  for (int i = 0; indexed && problem.weight && i < count; ++i) {
+    if (group.target[i] >= 0) group.target_mass[i] = onehot * problem.weight[group.target[i]];
+  }
+  for (int i = 0; problem.grad_loss && i < count; ++i) group.grad_loss[i] *= element(problem.grad_loss, grad_loss[i]);
 }
 
 // 2. The two kinds of row: each sums a segment, finishes a group and writes a segment of its gradient.
@@ -210,37 +214,53 @@ Largest largest_of_row(const Problem& problem, const char* row) {
   return best;
 }
 
-void put(const Problem& problem, const Array& array, int64_t row, double value) {
-  if (array) set_element(array, row_of(problem.rows, array, row), value);
+// Writes one number for every row of a group.
+void put(const Problem& problem, const RowRun& run, const Array& array, int64_t first, int count,
+         const double* values) {
+  if (!array) return;
+  char* at[kGroup];
+  place(problem, run, array, first, count, at);
+  for (int i = 0; i < count; ++i) set_element(array, at[i], values[i]);
 }
 
 // nll, lse, entropy and argmax; the anchor is the largest class.
-double record_scores(const Problem& problem, const RowGroup& group, int r, int64_t row, int64_t anchor) {
-  const double core = group.core[r];
-  const bool regular = core == core && anchor >= 0;
-  Largest largest{anchor, group.anchor_logit[r]};
-  if (!regular || problem.softcap != 0) largest = largest_of_row(problem, group.logits[r]);
-  const double behind =
-      (group.anchor_logit[r] - group.target_logit[r]) + (group.anchor_tail[r] - group.target_tail[r]);
-  const double nll = group.target[r] == anchor ? core : behind + core;
-  put(problem, problem.loss, row, group.ignored[r] ? 0 : regular ? nll : kNan<double>);
-  put(problem, problem.lse, row, regular ? group.anchor_logit[r] + (group.anchor_tail[r] + core) : largest.value);
-  put(problem, problem.entropy, row, regular ? core - group.spread[r] / group.sum_all[r] : kNan<double>);
-  put(problem, problem.argmax, row, static_cast<double>(largest.index));
-  return 0;
+void record_scores(const Problem& problem, const RowGroup& group, int64_t first, const int64_t* anchors) {
+  double nll[kGroup], lse[kGroup], entropy[kGroup], argmax[kGroup];
+  for (int r = 0; r < group.rows; ++r) {
+    const double core = group.core[r];
+    const bool regular = core == core && anchors[r] >= 0;
+    Largest largest{anchors[r], group.anchor_logit[r]};
+    if (!regular || problem.softcap != 0) largest = largest_of_row(problem, group.logits[r]);
+    const double behind =
+        (group.anchor_logit[r] - group.target_logit[r]) + (group.anchor_tail[r] - group.target_tail[r]);
+    nll[r] = group.target[r] == anchors[r] ? core : behind + core;
+    nll[r] = group.ignored[r] ? 0 : regular ? nll[r] : kNan<double>;
+    lse[r] = regular ? group.anchor_logit[r] + (group.anchor_tail[r] + core) : largest.value;
+    entropy[r] = regular ? core - group.spread[r] / group.sum_all[r] : kNan<double>;
+    argmax[r] = static_cast<double>(largest.index);
+  }
+  const RowRun run(problem.rows, first, group.rows);
+  put(problem, run, problem.loss, first, group.rows, nll);
+  put(problem, run, problem.lse, first, group.rows, lse);
+  put(problem, run, problem.entropy, first, group.rows, entropy);
+  put(problem, run, problem.argmax, first, group.rows, argmax);
 }
 
-double record_row(const Problem& problem, const RowGroup& group, int r, int64_t row, int64_t anchor) {
-  if (problem.output == Output::scores) return record_scores(problem, group, r, row, anchor);
-  const double loss = group.ignored[r] ? 0 : group.loss[r];
-  put(problem, problem.loss, row, loss);
-  return loss;
-}
-
-double record_group(const Problem& problem, const RowGroup& group, int64_t first, const int64_t* anchors) {
-  double sum = 0;
-  for (int i = 0; i < group.rows; ++i) sum += record_row(problem, group, i, first + i, anchors ? anchors[i] : -1);
-  return sum;
+// Records what is one number a row; returns the sum of the losses, over a fixed tree.
+double record_group(const Problem& problem, RowGroup& group, int64_t first, const int64_t* anchors) {
+  if (problem.output == Output::scores) {
+    record_scores(problem, group, first, anchors);
+    return 0;
+  }
+  for (int r = 0; r < kGroup; ++r) {
+    if (r >= group.rows || group.ignored[r]) group.loss[r] = 0;
+  }
+  if (problem.loss) {
+    put(problem, RowRun(problem.rows, first, group.rows), problem.loss, first, group.rows, group.loss);
+  }
+  V<double> sum{};
+  for (int r = 0; r < kGroup; r += kLanes<double>) sum += load(group.loss + r);
+  return wide_sum(sum);
 }
 
 // 4. Rows from start to end, a group at a time.
@@ -407,8 +427,8 @@ void write_one_segment(const Problem& problem, int64_t segment, void* memory) {
     if (segment == 0) write_zero_gradient(problem, state.group.grad[0]);
     return;
   }
-  Path::write(problem, state.group, 0, from, to, state.keep,
-              state.references(problem) + segment * kBlocksPerSegment<X>, state.sums);
+  Path::write(problem, state.group, 0, from, to, state.keep, state.references(problem) + segment * kBlocksPerSegment<X>,
+              state.sums);
 }
 
 // 6. The table: which kind of row a problem needs.
@@ -428,9 +448,7 @@ double run_rows(const Problem& problem, int64_t begin, int64_t end, void* scratc
     return computes_in_double(problem) ? run_columns<double>(problem, begin, end)
                                        : run_columns<float>(problem, begin, end);
   }
-  return with_path(problem, [&](auto path) {
-    return run_long_rows<decltype(path)>(problem, begin, end, scratch);
-  });
+  return with_path(problem, [&](auto path) { return run_long_rows<decltype(path)>(problem, begin, end, scratch); });
 }
 
 size_t scratch_bytes(const Problem& problem) {

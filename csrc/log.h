@@ -28,12 +28,16 @@ CROSSENT_INLINE V<double> log_of(V<double> sum, V<double> tail) {
   return fma<double>(k, broadcast<double>(ExpTable<double>::kLn2), f - (s * (f - z * r) - rest));
 }
 
-// log(1 + w) for w >= 0, exact to about 1 ULP however small w is.
-CROSSENT_INLINE V<double> log1p_of(V<double> w) {
+// 1 + w for w >= 0 as a sum and what rounding took from it.
+struct OnePlus {
+  V<double> sum, tail;
+};
+
+CROSSENT_INLINE OnePlus one_plus(V<double> w) {
   const V<double> one = broadcast<double>(1.0);
   const V<double> sum = one + w;
   const V<double> lost = w < one ? w - (sum - one) : one - (sum - w);
-  return log_of(sum, sum < kInfinity<double> ? lost : V<double>{});
+  return {sum, sum < kInfinity<double> ? lost : V<double>{}};
 }
 
 }  // namespace

@@ -20,9 +20,9 @@ struct Sums {
   double anchor_logit = -kInfinity<double>;
   double anchor_tail = 0;  // what rounding took from it
   double anchor_mass = 0;
-  double linear = 0;  // sum of mass * (u - base()), over all classes
-  double mass = 0;    // sum of mass
-  double spread = 0;  // sum of exp(u) * (u - base())
+  double linear = 0;   // sum of mass * (u - base()), over all classes
+  double mass = 0;     // sum of mass
+  double spread = 0;   // sum of exp(u) * (u - base())
   double product = 0;  // sum of exp(u) * du/da * v
 
   double base() const { return anchor_logit > -kInfinity<double> ? anchor_logit : 0; }

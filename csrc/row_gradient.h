@@ -53,9 +53,9 @@ void write_row_gradient(const Problem& problem, const char* row, char* grad, int
   for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
     const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
     const double share = references->empty ? factor * 0 : factor * ratio(references->reference, reference);
-    const X* from = kept ? kept + at
-                         : recompute_block(problem, row + at * problem.logits.class_stride, count,
-                                           references->reference, buffer);
+    const X* from =
+        kept ? kept + at
+             : recompute_block(problem, row + at * problem.logits.class_stride, count, references->reference, buffer);
     char* const to = grad + at * stride;
     X* const scaled = direct ? reinterpret_cast<X*>(to) : buffer;
     scale_block(from, count, share, scaled);

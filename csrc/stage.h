@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "crossent.h"
-
 #include "simd.h"
 
 namespace crossent {
@@ -93,19 +92,32 @@ CROSSENT_INLINE Word word_at(const char* at, bool swapped) {
 inline double element(const Array& array, const char* at) {
   const bool s = array.swapped;
   switch (array.type) {
-    case Type::float64: return bit_cast<double>(word_at<uint64_t>(at, s));
-    case Type::float32: return bit_cast<float>(word_at<uint32_t>(at, s));
-    case Type::float16: return from_float16(word_at<uint16_t>(at, s));
-    case Type::bfloat16: return from_bfloat16(word_at<uint16_t>(at, s));
-    case Type::int64: return static_cast<double>(static_cast<int64_t>(word_at<uint64_t>(at, s)));
-    case Type::int32: return static_cast<int32_t>(word_at<uint32_t>(at, s));
-    case Type::int16: return static_cast<int16_t>(word_at<uint16_t>(at, s));
-    case Type::int8: return static_cast<int8_t>(word_at<uint8_t>(at, s));
-    case Type::uint64: return static_cast<double>(word_at<uint64_t>(at, s));
-    case Type::uint32: return word_at<uint32_t>(at, s);
-    case Type::uint16: return word_at<uint16_t>(at, s);
-    case Type::uint8: return word_at<uint8_t>(at, s);
-    case Type::boolean: return word_at<uint8_t>(at, s) != 0;
+    case Type::float64:
+      return bit_cast<double>(word_at<uint64_t>(at, s));
+    case Type::float32:
+      return bit_cast<float>(word_at<uint32_t>(at, s));
+    case Type::float16:
+      return from_float16(word_at<uint16_t>(at, s));
+    case Type::bfloat16:
+      return from_bfloat16(word_at<uint16_t>(at, s));
+    case Type::int64:
+      return static_cast<double>(static_cast<int64_t>(word_at<uint64_t>(at, s)));
+    case Type::int32:
+      return static_cast<int32_t>(word_at<uint32_t>(at, s));
+    case Type::int16:
+      return static_cast<int16_t>(word_at<uint16_t>(at, s));
+    case Type::int8:
+      return static_cast<int8_t>(word_at<uint8_t>(at, s));
+    case Type::uint64:
+      return static_cast<double>(word_at<uint64_t>(at, s));
+    case Type::uint32:
+      return word_at<uint32_t>(at, s);
+    case Type::uint16:
+      return word_at<uint16_t>(at, s);
+    case Type::uint8:
+      return word_at<uint8_t>(at, s);
+    case Type::boolean:
+      return word_at<uint8_t>(at, s) != 0;
   }
   __builtin_unreachable();
 }
@@ -117,40 +129,66 @@ inline void set_element(const Array& array, char* at, double value) {
     __builtin_memcpy(at, &word, sizeof(word));
   };
   switch (array.type) {
-    case Type::float64: return put(bit_cast<uint64_t>(value));
-    case Type::float32: return put(bit_cast<uint32_t>(static_cast<float>(value)));
-    case Type::float16: return put(to_float16(static_cast<float>(value)));
-    case Type::bfloat16: return put(to_bfloat16(static_cast<float>(value)));
-    default: return put(static_cast<uint64_t>(static_cast<int64_t>(value)));
+    case Type::float64:
+      return put(bit_cast<uint64_t>(value));
+    case Type::float32:
+      return put(bit_cast<uint32_t>(static_cast<float>(value)));
+    case Type::float16:
+      return put(to_float16(static_cast<float>(value)));
+    case Type::bfloat16:
+      return put(to_bfloat16(static_cast<float>(value)));
+    default:
+      return put(static_cast<uint64_t>(static_cast<int64_t>(value)));
   }
 }
 
 // Index targets, `stride` bytes apart, as classes; -1 for an ignored row, -2 where a target is neither. They are
 // compared by value, before any cast.
+template <class Integer, bool kContiguous>
+void read_integers_at(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
+  using Word = std::make_unsigned_t<Integer>;
+  constexpr bool kUnsigned64 = sizeof(Integer) == 8 && Integer(-1) > Integer(0);
+  const bool swapped = problem.targets.swapped;
+  const int64_t classes = problem.classes;
+  // What no target equals where nothing is ignored: a value past the classes stays past them.
+  const bool ignores = problem.ignores && (kUnsigned64 || !problem.ignore_is_unsigned);
+  const int64_t ignored = ignores ? problem.ignore_value : 0;
+  for (int i = 0; i < count; ++i) {
+    const char* const at = first + i * (kContiguous ? static_cast<int64_t>(sizeof(Integer)) : stride);
+    const int64_t value = static_cast<int64_t>(static_cast<Integer>(word_at<Word>(at, !kContiguous && swapped)));
+    const bool beyond = kUnsigned64 && value < 0;  // more than int64 holds
+    const bool matches = ignores & (value == ignored) & (!kUnsigned64 | (beyond == problem.ignore_is_unsigned));
+    const int64_t valid = static_cast<uint64_t>(value) < static_cast<uint64_t>(classes) ? value : -2;
+    to[i] = matches ? -1 : valid;
+  }
+}
+
 template <class Integer>
 void read_integers(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
-  using Word = std::make_unsigned_t<Integer>;
-  const bool swapped = problem.targets.swapped, ignores = problem.ignores;
-  const int64_t ignored = problem.ignore_value, classes = problem.classes;
-  for (int i = 0; i < count; ++i) {
-    const Integer value = static_cast<Integer>(word_at<Word>(first + i * stride, swapped));
-    const int64_t wide = static_cast<int64_t>(value);
-    const bool beyond = sizeof(Integer) == 8 && Integer(-1) > Integer(0) && wide < 0;  // more than int64 holds
-    const int64_t valid = beyond || wide < 0 || wide >= classes ? -2 : wide;
-    to[i] = ignores && wide == ignored && beyond == problem.ignore_is_unsigned ? -1 : valid;
+  if (stride == static_cast<int64_t>(sizeof(Integer)) && !problem.targets.swapped) {
+    return read_integers_at<Integer, true>(problem, first, stride, count, to);
   }
+  read_integers_at<Integer, false>(problem, first, stride, count, to);
 }
 
 inline void read_index_targets(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
   switch (problem.targets.type) {
-    case Type::int64: return read_integers<int64_t>(problem, first, stride, count, to);
-    case Type::int32: return read_integers<int32_t>(problem, first, stride, count, to);
-    case Type::int16: return read_integers<int16_t>(problem, first, stride, count, to);
-    case Type::int8: return read_integers<int8_t>(problem, first, stride, count, to);
-    case Type::uint64: return read_integers<uint64_t>(problem, first, stride, count, to);
-    case Type::uint32: return read_integers<uint32_t>(problem, first, stride, count, to);
-    case Type::uint16: return read_integers<uint16_t>(problem, first, stride, count, to);
-    default: return read_integers<uint8_t>(problem, first, stride, count, to);
+    case Type::int64:
+      return read_integers<int64_t>(problem, first, stride, count, to);
+    case Type::int32:
+      return read_integers<int32_t>(problem, first, stride, count, to);
+    case Type::int16:
+      return read_integers<int16_t>(problem, first, stride, count, to);
+    case Type::int8:
+      return read_integers<int8_t>(problem, first, stride, count, to);
+    case Type::uint64:
+      return read_integers<uint64_t>(problem, first, stride, count, to);
+    case Type::uint32:
+      return read_integers<uint32_t>(problem, first, stride, count, to);
+    case Type::uint16:
+      return read_integers<uint16_t>(problem, first, stride, count, to);
+    default:
+      return read_integers<uint8_t>(problem, first, stride, count, to);
   }
 }
 
@@ -164,10 +202,12 @@ CROSSENT_INLINE bool is_plain(const Array& array, const char* first, int64_t str
          reinterpret_cast<uintptr_t>(first) % sizeof(X) == 0;
 }
 
-// `count` elements, `stride` bytes apart, as contiguous X: in place where they are so already, else in `buffer`.
 template <class X>
-const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
-  if (is_plain<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
+CROSSENT_INLINE const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer);
+
+// `count` elements, `stride` bytes apart, as contiguous X in `buffer`.
+template <class X>
+const X* convert(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
   const bool contiguous = stride == size_of(array.type) && !array.swapped;
   if constexpr (sizeof(X) == 4) {
     if (contiguous && array.type == Type::bfloat16) {
@@ -178,7 +218,8 @@ const X* stage(const Array& array, const char* first, int64_t stride, int count,
       widen_halves<Type::float16>(first, count, buffer);
       return buffer;
     }
-  } else if (contiguous && (array.type == Type::float32 || array.type == Type::float16 || array.type == Type::bfloat16)) {
+  } else if (contiguous &&
+             (array.type == Type::float32 || array.type == Type::float16 || array.type == Type::bfloat16)) {
     float floats[kBlock<double>];
     const float* from = stage<float>(array, first, stride, count, floats);
     for (int i = 0; i < count; ++i) {
@@ -190,6 +231,13 @@ const X* stage(const Array& array, const char* first, int64_t stride, int count,
   }
   for (int i = 0; i < count; ++i) buffer[i] = static_cast<X>(element(array, first + i * stride));
   return buffer;
+}
+
+// The same, but where the elements lie if they are contiguous X already.
+template <class X>
+CROSSENT_INLINE const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
+  if (is_plain<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
+  return convert(array, first, stride, count, buffer);
 }
 
 // Writes `count` numbers, `stride` bytes apart.
