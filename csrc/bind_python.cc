@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "bind_limits.h"
+#include "bind_problem.h"
+#include "bind_torch.h"
 #include "crossent.h"
 #include "threads.h"
 
@@ -15,6 +18,7 @@ namespace {
 
 using crossent::Array;
 using crossent::Problem;
+using crossent::RowLayout;
 using crossent::Type;
 
 // A Python buffer, held while the core uses it.
@@ -99,82 +103,9 @@ Array describe(const Buffer& buffer, bool bfloat16) {
   return array;
 }
 
-// The rows' dimensions of several arrays together, neighbours merged where every array allows it.
-class RowLayout {
- public:
-  // shape: of the logits; the class axis is left out.
-  RowLayout(const Py_buffer& logits, int axis) {
-    for (int d = 0; d < logits.ndim; ++d) {
-      if (d != axis) shape_.push_back(logits.shape[d]);
-    }
-    for (const int64_t extent : shape_) count_ *= extent;
-  }
-
-  // Registers an array; `axis` is its class axis, or -1.
-  void add(Array& array, const Buffer& buffer, int axis) {
-    if (!buffer) return;
-    std::vector<int64_t> strides;
-    for (int d = 0; d < buffer.view().ndim; ++d) {
-      if (d == axis) {
-        array.class_stride = buffer.view().strides[d];
-      } else {
-        strides.push_back(buffer.view().strides[d]);
-      }
-    }
-    arrays_.push_back(&array);
-    strides_.push_back(std::move(strides));
-  }
-
-  // Merges dimensions and points the arrays and the rows at the result, which this object keeps.
-  void settle(crossent::Rows& rows) {
-    size_t last = 0;  // dimensions kept so far, less one
-    bool any = false;
-    for (size_t d = 0; d < shape_.size(); ++d) {
-      if (shape_[d] == 1) continue;
-      if (any && mergeable(last, d)) {
-        shape_[last] *= shape_[d];
-        for (auto& strides : strides_) strides[last] = strides[d];
-        continue;
-      }
-      if (any) ++last;
-      any = true;
-      shape_[last] = shape_[d];
-      for (auto& strides : strides_) strides[last] = strides[d];
-    }
-    rows = {any ? static_cast<int>(last + 1) : 0, shape_.data(), count_};
-    for (size_t i = 0; i < arrays_.size(); ++i) arrays_[i]->row_strides = strides_[i].data();
-  }
-
- private:
-  bool mergeable(size_t outer, size_t inner) const {
-    for (const auto& strides : strides_) {
-      if (strides[outer] != strides[inner] * shape_[inner]) return false;
-    }
-    return true;
-  }
-
-  std::vector<int64_t> shape_;
-  int64_t count_ = 1;
-  std::vector<Array*> arrays_;
-  std::vector<std::vector<int64_t>> strides_;
-};
-
-// The integer of an index target that is ignored, read as signed or, where only that holds it, unsigned.
-void set_ignored(Problem& problem, nb::handle value) {
-  if (value.is_none()) return;
-  int overflow = 0;
-  const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
-  problem.ignores = true;
-  problem.ignore_value = number;
-  if (overflow == 0) return;
-  const unsigned long long large = PyLong_AsUnsignedLongLong(value.ptr());
-  if (PyErr_Occurred()) {
-    PyErr_Clear();  // no integer dtype holds it: nothing is ignored
-    problem.ignores = false;
-    return;
-  }
-  problem.ignore_value = static_cast<int64_t>(large);
-  problem.ignore_is_unsigned = true;
+// Registers a buffer's array; `axis` is its class axis, or -1.
+void add(RowLayout& layout, Array& array, const Buffer& buffer, int axis) {
+  if (buffer) layout.add(array, buffer.view().strides, buffer.view().ndim, axis);
 }
 
 constexpr int kLogitsAreBfloat16 = 1, kTargetsAreBfloat16 = 2, kVectorIsBfloat16 = 4;
@@ -183,8 +114,8 @@ constexpr int kLogitsAreBfloat16 = 1, kTargetsAreBfloat16 = 2, kVectorIsBfloat16
 // was written.
 nb::tuple compute(int output, int form, int axis, int bfloat16, nb::handle logits, nb::handle targets,
                   nb::handle weight, nb::handle grad_loss, nb::handle vector, nb::handle loss, nb::handle grad,
-                  nb::handle lse, nb::handle entropy, nb::handle argmax, nb::handle ignore_index, bool mean,
-                  double normalizer, double scale, double label_smoothing, double z_loss, double softcap,
+                  nb::handle lse, nb::handle entropy, nb::handle argmax, nb::handle ignore_index, bool reduced,
+                  bool mean, double normalizer, double scale, double label_smoothing, double z_loss, double softcap,
                   double logit_scale) {
   const Buffer logits_buffer(logits, false), targets_buffer(targets, false), weight_buffer(weight, false);
   const Buffer grad_loss_buffer(grad_loss, false), vector_buffer(vector, false);
@@ -198,46 +129,35 @@ nb::tuple compute(int output, int form, int axis, int bfloat16, nb::handle logit
   problem.targets = describe(targets_buffer, bfloat16 & kTargetsAreBfloat16);
   problem.grad_loss = describe(grad_loss_buffer, false);
   problem.vector = describe(vector_buffer, bfloat16 & kVectorIsBfloat16);
-  problem.loss = describe(loss_buffer, false);
+  (reduced ? problem.total : problem.loss) = describe(loss_buffer, false);
   problem.grad = describe(grad_buffer, bfloat16 & kLogitsAreBfloat16);
   problem.lse = describe(lse_buffer, false);
   problem.entropy = describe(entropy_buffer, false);
   problem.argmax = describe(argmax_buffer, false);
-  RowLayout layout(logits_buffer.view(), axis);
-  layout.add(problem.logits, logits_buffer, axis);
-  layout.add(problem.targets, targets_buffer, problem.form == crossent::Targets::distribution ? axis : -1);
-  layout.add(problem.grad_loss, grad_loss_buffer, -1);
-  layout.add(problem.vector, vector_buffer, axis);
-  layout.add(problem.loss, loss_buffer, -1);
-  layout.add(problem.grad, grad_buffer, axis);
-  layout.add(problem.lse, lse_buffer, -1);
-  layout.add(problem.entropy, entropy_buffer, -1);
-  layout.add(problem.argmax, argmax_buffer, -1);
+  RowLayout layout(logits_buffer.view().shape, logits_buffer.view().ndim, axis);
+  add(layout, problem.logits, logits_buffer, axis);
+  add(layout, problem.targets, targets_buffer, problem.form == crossent::Targets::distribution ? axis : -1);
+  add(layout, problem.grad_loss, grad_loss_buffer, -1);
+  add(layout, problem.vector, vector_buffer, axis);
+  if (!reduced) add(layout, problem.loss, loss_buffer, -1);
+  add(layout, problem.grad, grad_buffer, axis);
+  add(layout, problem.lse, lse_buffer, -1);
+  add(layout, problem.entropy, entropy_buffer, -1);
+  add(layout, problem.argmax, argmax_buffer, -1);
   layout.settle(problem.rows);
   problem.weight = weight_buffer ? static_cast<const double*>(weight_buffer.view().buf) : nullptr;
-  set_ignored(problem, ignore_index);
+  crossent::set_ignored(problem, ignore_index);
   problem.label_smoothing = label_smoothing;
   problem.z_loss = z_loss;
   problem.softcap = softcap;
   problem.logit_scale = logit_scale;
 
-  double sum = 0, divisor = 1;
-  int64_t bad_row = -1;
+  crossent::Answer answer;
   {
     const nb::gil_scoped_release release;
-    double kept = static_cast<double>(problem.rows.count);
-    if (problem.form == crossent::Targets::index) {
-      const crossent::TargetSummary summary = crossent::summarize_targets(problem, crossent::parallel_for);
-      bad_row = summary.bad_row;
-      kept = problem.weight ? summary.weight : static_cast<double>(summary.kept);
-    }
-    if (mean) divisor = normalizer != 0 ? normalizer : kept;
-    if (bad_row < 0 && divisor != 0) {
-      problem.scale = scale / divisor;
-      sum = crossent::run(problem, crossent::parallel_for);
-    }
+    answer = crossent::answer(problem, mean, normalizer, scale, crossent::parallel_for);
   }
-  return nb::make_tuple(sum, divisor, bad_row);
+  return nb::make_tuple(answer.sum, answer.divisor, answer.bad_row);
 }
 
 std::vector<std::string> available_isas() {
@@ -253,11 +173,13 @@ NB_MODULE(_core, module) {
   module.def("compute", &compute, nb::arg("output"), nb::arg("form"), nb::arg("axis"), nb::arg("bfloat16"),
              nb::arg("logits"), absent("targets"), absent("weight"), absent("grad_loss"), absent("vector"),
              absent("loss"), absent("grad"), absent("lse"), absent("entropy"), absent("argmax"), absent("ignore_index"),
-             nb::arg("mean"), nb::arg("normalizer"), nb::arg("scale"), nb::arg("label_smoothing"), nb::arg("z_loss"),
-             nb::arg("softcap"), nb::arg("logit_scale"));
+             nb::arg("reduced"), nb::arg("mean"), nb::arg("normalizer"), nb::arg("scale"), nb::arg("label_smoothing"),
+             nb::arg("z_loss"), nb::arg("softcap"), nb::arg("logit_scale"));
   module.def("isa", &crossent::isa);
   module.def("available_isas", &available_isas);
   module.def("select_isa", &crossent::select_isa);
   module.def("get_num_threads", &crossent::get_num_threads);
   module.def("set_num_threads", &crossent::set_num_threads);
+  crossent::bind_limits(module);
+  crossent::bind_pointers(module);
 }

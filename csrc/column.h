@@ -150,15 +150,15 @@ CROSSENT_INLINE V<X> largest_of_tile(const Tile<X>& tile, int classes) {
   return max<X>(max<X>(m0, m1), max<X>(m2, m3));
 }
 
-// The exponentials of a tile in place; returns their sums, each row's target left out.
-template <class X, bool kShifted>
+// The exponentials of a tile, in place if kKeep; returns their sums, each row's target left out.
+template <class X, bool kShifted, bool kKeep>
 Wide<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpConstants<X>& constants) {
   constexpr int kRun = 32;  // classes summed as X before they go on in double
   const ExpConstants<X> local = constants;
   Wide<X> sum;
   const auto add = [&](int k, V<X>& into) __attribute__((always_inline)) {
     const V<X> value = exp_biased<X, kShifted>(tile.classes[k], local);
-    tile.classes[k] = value;
+    if constexpr (kKeep) tile.classes[k] = value;
     into += target != static_cast<Bits<X>>(k) ? value : V<X>{};
   };
   for (int from = 0; from < classes; from += kRun) {
@@ -200,8 +200,9 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   const ExpConstants<X> constants(offset, exponent);
   bool shifts = false;
   for (int i = 0; i < W; ++i) shifts = shifts || offset[i] != 0;
-  const Wide<X> sum = shifts ? sum_classes<X, true>(tile, classes, target, constants)
-                             : sum_classes<X, false>(tile, classes, target, constants);
+  const Wide<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, target, constants)
+                      : problem.grad ? sum_classes<X, false, true>(tile, classes, target, constants)
+                                     : sum_classes<X, false, false>(tile, classes, target, constants);
   Wide<X> poison;  // nan for a row of -inf alone, or with +inf or nan
   poison.add(finite ? zero : broadcast(kNan<X>));
   for (unsigned i = 0; i < sizeof(sum.part) / sizeof(sum.part[0]); ++i) {
@@ -219,8 +220,7 @@ __attribute__((noinline)) void scale_tile_slowly(const RowGroup& group, int clas
   for (int i = 0; i < group.rows; ++i) {
     for (int k = 0; k < classes; ++k) {
       X& value = reinterpret_cast<X*>(&tile.classes[k])[i];
-      const double scaled = static_cast<double>(value) * ExpTable<X>::kUnbias * group.factor[i];
-      value = group.ignored[i] ? X(0) : static_cast<X>(scaled);
+      value = group.ignored[i] ? X(0) : scale_slowly(value, group.factor[i]);
     }
   }
 }
@@ -230,7 +230,6 @@ template <class X>
 void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const int classes = static_cast<int>(problem.classes);
-  constexpr double kSafe = sizeof(X) == 4 ? 0x1p90 : 0x1p900;
   alignas(64) X heads[W] = {}, tails[W] = {};
   alignas(64) Bits<X> zeroes[W] = {};
   bool safe = true;
@@ -238,8 +237,7 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
     const double factor = group.factor[i] * ExpTable<X>::kUnbias;
     heads[i] = static_cast<X>(factor);
     tails[i] = static_cast<X>(factor - static_cast<double>(heads[i]));
-    const double size = factor < 0 ? -factor : factor;
-    safe = safe && (size == 0 || (size < kSafe && size > 1 / kSafe) || size != size);
+    safe = safe && is_ordinary<X>(group.factor[i]);
     zeroes[i] = group.ignored[i] ? -1 : 0;
   }
   const V<X> head = load(heads), tail = load(tails);
@@ -255,7 +253,7 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   }
   for (int i = 0; i < group.rows; ++i) {
     if (group.target[i] < 0) continue;
-    reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_anchor[i]);
+    reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_loss[i] * group.grad_anchor[i]);
   }
 }
 

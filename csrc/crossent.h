@@ -66,7 +66,9 @@ struct Problem {
   double scale = 1;  // every row's gradient is multiplied by it, e.g. 1 / divisor
 
   Output output = Output::loss;
-  Array loss;  // per row: the loss, or nll of the scores, or logsumexp's only output is lse
+  Array total;  // one number, float32 or float64: the sum of the rows' losses / divisor
+  double divisor = 1;
+  Array loss;  // per row: the loss, or the nll of the scores
   Array grad;  // (N, C): gradient, probabilities, log-probabilities or Hessian product
   Array lse, entropy, argmax;
 };

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "float_mode.h"
 #include "kernels.h"
 
 namespace crossent {
@@ -113,8 +114,9 @@ double run_segments(const Kernels& isa, const Problem& problem, ParallelFor para
   size_t room = bytes * static_cast<size_t>(rows) + kAlignment;
   std::align(kAlignment, bytes, aligned, room);
   const auto state = [&](int64_t row) { return static_cast<char*>(aligned) + static_cast<size_t>(row) * bytes; };
+  for (int64_t row = 0; row < rows; ++row) isa.start_row(problem, row, state(row));
   for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) isa.sum_segment(problem, i / segments, i % segments, state(i / segments));
+    for (int64_t i = begin; i < end; ++i) isa.sum_segment(problem, i % segments, state(i / segments));
   });
   std::vector<double> sums(static_cast<size_t>(rows));
   for (int64_t row = 0; row < rows; ++row) {
@@ -122,10 +124,20 @@ double run_segments(const Kernels& isa, const Problem& problem, ParallelFor para
   }
   if (problem.grad) {
     for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) isa.write_segment(problem, i / segments, i % segments, state(i / segments));
+      for (int64_t i = begin; i < end; ++i) isa.write_segment(problem, i % segments, state(i / segments));
     });
   }
   return tree_sum(sums.data(), rows);
+}
+
+// Rounds once, in the core's own floating-point environment.
+void write_total(const Array& total, double value) {
+  if (total.type == Type::float32) {
+    const float rounded = static_cast<float>(value);
+    std::memcpy(total.data, &rounded, sizeof(rounded));
+  } else {
+    std::memcpy(total.data, &value, sizeof(value));
+  }
 }
 
 }  // namespace
@@ -152,10 +164,12 @@ TargetSummary summarize_targets(const Problem& problem, ParallelFor parallel_for
 
 double run(const Problem& problem, ParallelFor parallel_for) {
   constexpr int64_t kFewRows = 16;
-  if (problem.rows.count == 0) return 0;
+  const FloatMode mode;
   const Kernels& isa = kernels();
   const bool few_long_rows = problem.rows.count < kFewRows && segments_of(problem) > 2;
-  return few_long_rows ? run_segments(isa, problem, parallel_for) : run_pieces(isa, problem, parallel_for);
+  const double sum = few_long_rows ? run_segments(isa, problem, parallel_for) : run_pieces(isa, problem, parallel_for);
+  if (problem.total) write_total(problem.total, sum / problem.divisor);
+  return sum;
 }
 
 const char* isa() { return kernels().name; }

@@ -17,6 +17,8 @@ struct ExpTable<float> {
   static constexpr int kExponentBias = 127;
   static constexpr int kBias = 60;  // results are exp * 2^kBias
   static constexpr double kUnbias = 0x1p-60;
+  // Factors of kept exponentials: within these, head and tail are normal numbers, and -inf's stay 0.
+  static constexpr double kSmallestFactor = 0x1p-40, kLargestFactor = 0x1p24;
   static constexpr int kSlack = 30;  // how far, in powers of two, a maximum may outgrow its reference
   static constexpr float kLn2 = 0.693147180559945309417f;
   static constexpr float kLn2Tail = -1.90465429995776804525e-9f;
@@ -31,6 +33,7 @@ struct ExpTable<double> {
   static constexpr int kExponentBias = 1023;
   static constexpr int kBias = 500;
   static constexpr double kUnbias = 0x1p-500;
+  static constexpr double kSmallestFactor = 0x1p-400, kLargestFactor = 0x1p300;
   static constexpr int kSlack = 100;
   static constexpr double kLn2 = 0.693147180559945309417;
   static constexpr double kLn2Tail = 2.31904681384629955842e-17;
@@ -57,12 +60,16 @@ struct Reference {
   bool operator==(const Reference& other) const { return offset == other.offset && exponent == other.exponent; }
 };
 
-// exp(from) / exp(to).
+// exp(from) / exp(to): a power of two, or nearly exact where only one of the two is an offset.
 template <class X>
 inline double ratio(const Reference<X>& from, const Reference<X>& to) {
-  if (from.offset != to.offset) return __builtin_exp(from.nats() - to.nats());
+  using Table = ExpTable<double>;
   const double power = static_cast<double>(from.exponent) - static_cast<double>(to.exponent);
-  return __builtin_ldexp(1.0, static_cast<int>(power));
+  if (from.offset == to.offset) return __builtin_ldexp(1.0, static_cast<int>(power));
+  // Where the result is not 0 the first sum is exact: its terms nearly cancel.
+  const double nats = power * Table::kLn2;
+  const double lost = fma(power, Table::kLn2, -nats) + power * Table::kLn2Tail;
+  return __builtin_exp(((static_cast<double>(from.offset) - static_cast<double>(to.offset)) + nats) + lost);
 }
 
 // The reference for a block whose largest logit is `block_max`: the current one while it serves.
@@ -136,6 +143,21 @@ CROSSENT_INLINE DoublePair exp_pair(V<double> x, V<double> tail) {
   const V<double> lost = (e.head - minus_one) + e.rest;
   const V<double> head = fma<double>(minus_one, e.power, e.power);
   return {head, fma<double>(minus_one, e.power, e.power - head) + lost * e.power};
+}
+
+// Whether kept exponentials may be multiplied by a factor's head and tail.
+template <class X>
+CROSSENT_INLINE bool is_ordinary(double factor) {
+  const double size = factor < 0 ? -factor : factor;
+  return (size >= ExpTable<X>::kSmallestFactor && size <= ExpTable<X>::kLargestFactor) || size == 0 || size != size;
+}
+
+// Else each one is scaled by itself, in double. Of a logit too low for a normal exponential nothing remains.
+template <class X>
+inline X scale_slowly(X kept, double factor) {
+  constexpr X kVanished = sizeof(X) == 4 ? X(0x1p-120) : X(0x1p-1010);
+  if (kept < kVanished) return static_cast<X>(factor * 0);
+  return static_cast<X>(static_cast<double>(kept) * ExpTable<X>::kUnbias * factor);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // From a row's sums to its loss and to the factors of its gradient: W rows at once, in double.
 //   core = lse - u_anchor = log(1 + sum_others / exp(u_anchor)), exact however small
 //   nll  = W core - linear,  loss = nll + z_loss lse^2,  W = target_mass + mass
+// The anchor of plain rows is their target, and linear is 0; that of general rows is their largest class, so that core
+// and -linear are both sums of what is not negative.
 #pragma once
 
 #include "row.h"
@@ -8,43 +10,70 @@
 namespace crossent {
 namespace {
 
-// Class logits X are summed as X, so the largest one's rounding error would reach every probability of its row: this is
-// that error, to be added to the sum. Zero for double, whose exponential is not more exact elsewhere.
-template <class X>
-void largest_term_errors(const RowGroup& group, double (&error)[kGroup]) {
-  for (double& e : error) e = 0;
-  if constexpr (sizeof(X) == 4) {
-    for (int i = 0; i < kGroup; i += kLanes<float>) {
-      const auto floats = [i](const double* from) { return narrow(load(from + i), load(from + i + kLanes<double>)); };
-      const ExpConstants<float> rough_constants(floats(group.offset), floats(group.exponent));
-      const V<float> rough = exp_biased<float, true>(floats(group.row_max), rough_constants);
-      for (int half = 0; half < 2; ++half) {
-        const int at = i + half * kLanes<double>;
-        const ExpConstants<double> constants(load(group.offset + at), load(group.exponent + at));
-        const V<double> exact = exp_biased<double, true>(load(group.row_max + at), constants);
-        const V<double> difference = exact * ExpTable<double>::kUnbias - widen(rough, half) * ExpTable<float>::kUnbias;
-        store(error + at, load(group.row_max + at) != load(group.anchor_logit + at) ? difference : V<double>{});
-      }
+// Two exponentials of every row, more exact than the terms of its sum.
+struct ExactTerms {
+  alignas(64) double own[kGroup];    // exp of the anchor, relative to the row's reference
+  alignas(64) double error[kGroup];  // what the sum lacks because its largest term was rounded
+};
+
+// The largest term's rounding error would reach every probability of a row summed in float. Its pieces, added in
+// double, are exact to 2^-27.
+inline void exact_terms_of_floats(const RowGroup& group, ExactTerms& terms) {
+  for (int i = 0; i < kGroup; i += kLanes<float>) {
+    const auto floats = [i](const double* from) { return narrow(load(from + i), load(from + i + kLanes<double>)); };
+    const V<float> offset = floats(group.offset), anchor = floats(group.anchor_logit);
+    const V<float> row_max = floats(group.row_max);
+    const ExpConstants<float> constants(offset, floats(group.exponent));
+    const auto pieces_of = [&](V<float> logit) {
+      return exp_pieces<float, false>(max<float>(constants.lowest, logit - offset), V<float>{}, constants.round);
+    };
+    const auto exact = [](const ExpPieces<float>& e, int half) {
+      const V<double> power = widen(e.power, half) * ExpTable<float>::kUnbias;
+      return power + power * (widen(e.head, half) + widen(e.rest, half));
+    };
+    const ExpPieces<float> own = pieces_of(anchor), largest = pieces_of(row_max);
+    const V<float> rounded = fma<float>(largest.head + largest.rest, largest.power, largest.power);
+    const V<float> summed = anchor != row_max ? rounded : V<float>{};
+    for (int half = 0; half < 2; ++half) {
+      const int at = i + half * kLanes<double>;
+      store(terms.own + at, exact(own, half));
+      const V<double> in_sum = widen(summed, half) * ExpTable<float>::kUnbias;
+      store(terms.error + at, in_sum != 0.0 ? exact(largest, half) - in_sum : V<double>{});
     }
   }
 }
 
-// kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
-template <class X, bool kMass, bool kLse>
+// Sums in double have no more exact exponential to be compared with; their anchors may have tails.
+template <bool kTail>
+void exact_terms_of_doubles(const RowGroup& group, ExactTerms& terms) {
+  for (int i = 0; i < kGroup; i += kLanes<double>) {
+    const ExpConstants<double> constants(load(group.offset + i), load(group.exponent + i));
+    const V<double> tail = kTail ? load(group.anchor_tail + i) : V<double>{};
+    const V<double> own = exp_biased<double, true, kTail>(load(group.anchor_logit + i), constants, tail);
+    store(terms.own + i, own * ExpTable<double>::kUnbias);
+    store(terms.error + i, V<double>{});
+  }
+}
+
+// kGeneral: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
+template <class X, bool kGeneral, bool kLse>
 void finish_rows(const Problem& problem, RowGroup& group) {
-  alignas(64) double error[kGroup];
-  largest_term_errors<X>(group, error);
+  ExactTerms terms;
+  if constexpr (sizeof(X) == 4) {
+    exact_terms_of_floats(group, terms);
+  } else {
+    exact_terms_of_doubles<kGeneral>(group, terms);
+  }
+  // An anchor further than this below its row's maximum has an exponential too small to divide by.
+  constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
   for (int i = 0; i < group.rows; i += kLanes<double>) {
     const V<double> none{};
     const V<double> offset = load(group.offset + i), exponent = load(group.exponent + i);
     const V<double> anchor = load(group.anchor_logit + i);
-    const V<double> others = load(group.sum_others + i) + load(error + i);
-    const V<double> shifted = anchor - offset;
-    const V<double> own =
-        exp_biased<double, true, kMass>(anchor, ExpConstants<double>(offset, exponent), load(group.anchor_tail + i)) *
-        ExpTable<double>::kUnbias;
+    const V<double> others = load(group.sum_others + i) + load(terms.error + i);
+    const V<double> own = load(terms.own + i);
     const V<double> reference = fma<double>(exponent, broadcast(ExpTable<double>::kLn2), offset);
-    const auto near = shifted - exponent * ExpTable<double>::kLn2 > -600.0;
+    const auto near = anchor - reference > kFar;
     const V<double> all = near ? others + own : others;
     // Near its row's maximum the anchor's exponential is a normal number, and the loss a log1p.
     const OnePlus odds = one_plus(others / own);
@@ -52,13 +81,13 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> core = near ? log_odds : (reference - anchor) + log_odds;
     const V<double> lse = kLse ? reference + log_of(all, none) : none;
     const V<double> onehot = load(group.target_mass + i);
-    const V<double> mass = kMass ? load(group.mass + i) : none;
-    const V<double> linear = kMass ? load(group.linear + i) : none;
+    const V<double> mass = kGeneral ? load(group.mass + i) : none;
+    const V<double> linear = kGeneral ? load(group.linear + i) : none;
     const V<double> total = onehot + mass;
-    const auto finite = anchor > -kInfinity<double>;
-    const V<double> beside = kMass ? mass * lse - linear : none;  // what the other classes add when the anchor is -inf
-    const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
-    const auto valid = (all < kInfinity<double>)&(anchor == anchor);  // false for nan
+    V<double> nll = total * core - linear;
+    // An index target at -inf: infinite, unless its weight is 0.
+    if constexpr (!kGeneral) nll = anchor > -kInfinity<double> ? nll : (onehot != 0.0 ? core : none);
+    const auto valid = (all > 0.0) & (all < kInfinity<double>)&(anchor == anchor);  // false for nan
     const V<double> nan = broadcast(kNan<double>);
     store(group.core + i, valid ? core : nan);
     store(group.sum_all + i, valid ? all : nan);
@@ -69,9 +98,9 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> z = broadcast(2 * problem.z_loss) * lse;
     const V<double> share = (total + z) / all;
     store(group.factor + i, valid ? grad_loss * share : nan);
-    const V<double> rest = kMass ? mass - load(group.anchor_mass + i) : none;
+    const V<double> rest = kGeneral ? total - load(group.anchor_mass + i) : none;
     const V<double> positive = near ? share * others : total + z;
-    store(group.grad_anchor + i, valid ? grad_loss * (rest + z - positive) : nan);
+    store(group.grad_anchor + i, valid ? rest + z - positive : nan);
   }
 }
 

@@ -15,13 +15,6 @@ inline bool has_mass(const Problem& problem) {
   return problem.form == Targets::distribution || problem.label_smoothing != 0;
 }
 
-// The class that is left out of the sum: the target's, or the one with the most mass, or the largest.
-enum class Anchor { target, heaviest, largest };
-inline Anchor anchor_rule(const Problem& problem) {
-  if (problem.output == Output::scores || problem.output == Output::log_softmax) return Anchor::largest;
-  return problem.form == Targets::distribution ? Anchor::heaviest : Anchor::target;
-}
-
 // Classes [at, at + count) of one row: their logits, masses and exponentials.
 struct Block {
   int64_t at = 0;
@@ -67,18 +60,13 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.spread += (sums.sum_others + sums.sum_tail) * change;
 }
 
-inline void choose_anchor(Anchor rule, const Block& block, double largest, Sums<double>& sums) {
-  const double* const by = rule == Anchor::heaviest ? block.mass : block.logits.logits;
-  const double best = rule == Anchor::heaviest ? block_max(block.mass, block.count) : largest;
-  const double so_far = rule == Anchor::heaviest ? sums.anchor_mass : sums.anchor_logit;
-  if (!(best > so_far) || !(best < kInfinity<double>)) return;
-  for (int i = 0; i < block.count; ++i) {
-    const double logit = block.logits.logits[i];
-    if (by[i] != best) continue;
-    if (!(logit > -kInfinity<double> && logit < kInfinity<double>)) continue;
-    const double tail = block.logits.tails ? block.logits.tails[i] : 0;
-    return move_anchor(sums, block.at + i, logit, tail, block.mass[i]);
-  }
+// The first largest class becomes the anchor: every u - u_anchor is then negative, and sums of them lose nothing.
+inline void choose_anchor(const Problem& problem, const Block& block, double largest, Sums<double>& sums) {
+  if (!(largest > sums.anchor_logit) || !(largest < kInfinity<double>)) return;
+  int i = 0;
+  while (block.logits.logits[i] != largest) ++i;
+  move_anchor(sums, block.at + i, largest, block.logits.tails ? block.logits.tails[i] : 0,
+              has_mass(problem) ? block.mass[i] : 0);
 }
 
 // sum of values * (u - base); where a value is 0 or exp(u) has vanished, an infinite u adds nothing.
@@ -150,13 +138,12 @@ inline void stage_block(const Problem& problem, const GeneralRow& row, int64_t a
 // Adds classes [begin, end) of one row to `sums`.
 inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64_t begin, int64_t end,
                             BlockReference<double>* references, Sums<double>& sums) {
-  const Anchor rule = anchor_rule(problem);
   Block block;
   for (int64_t at = begin; at < end; at += kBlock<double>, ++references) {
     stage_block(problem, row, at, end, block);
     const double largest = block_max(block.logits.logits, block.count);
     const bool counts = largest > -kInfinity<double> && largest < kInfinity<double>;
-    if (rule != Anchor::target) choose_anchor(rule, block, largest, sums);
+    choose_anchor(problem, block, largest, sums);
     const Reference<double> reference =
         counts ? reference_for(largest, sums.reference, sums.empty) : Reference<double>{};
     const int64_t anchor = sums.anchor - at;
@@ -182,14 +169,11 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
 }
 
 // Adds the sums of a row's next segment, whose anchor may be another class.
-inline void merge_general(Anchor rule, Sums<double> next, Sums<double>& sums) {
-  if (rule != Anchor::target) {
-    const bool moves =
-        rule == Anchor::heaviest ? next.anchor_mass > sums.anchor_mass : next.anchor_logit > sums.anchor_logit;
-    Sums<double>& loser = moves ? sums : next;
-    const Sums<double>& winner = moves ? next : sums;
-    move_anchor(loser, winner.anchor, winner.anchor_logit, winner.anchor_tail, winner.anchor_mass);
-  }
+inline void merge_general(Sums<double> next, Sums<double>& sums) {
+  const bool moves = next.anchor_logit > sums.anchor_logit;
+  Sums<double>& loser = moves ? sums : next;
+  const Sums<double>& winner = moves ? next : sums;
+  move_anchor(loser, winner.anchor, winner.anchor_logit, winner.anchor_tail, winner.anchor_mass);
   merge(next, sums);
 }
 
@@ -229,9 +213,13 @@ inline void write_general_gradient(const Problem& problem, const GeneralRow& row
       const double slope = block.logits.tails ? block.logits.slope[i] : 1;
       block.exps[i] = slope * (massive ? positive - block.mass[i] * grad_loss : positive);
     }
-    const int64_t anchor = finished.sums.anchor - block.at;
+    const auto slope_of = [&](int64_t i) { return block.logits.tails ? block.logits.slope[i] : 1; };
+    const int64_t target = group.target[r] - block.at, anchor = finished.sums.anchor - block.at;
+    if (group.target[r] >= 0 && target >= 0 && target < block.count) {
+      block.exps[target] -= group.target_mass[r] * grad_loss * slope_of(target);
+    }
     if (anchor >= 0 && anchor < block.count) {
-      block.exps[anchor] = group.grad_anchor[r] * (block.logits.tails ? block.logits.slope[anchor] : 1);
+      block.exps[anchor] = group.grad_anchor[r] * grad_loss * slope_of(anchor);
     }
     unstage(problem.grad, grad + block.at * stride, stride, block.count, block.exps);
   });
@@ -271,7 +259,8 @@ inline void write_product(const Problem& problem, const GeneralRow& row, char* o
       const double slope = block.logits.tails ? block.logits.slope[i] : 1;
       const double straight = slope * (curve * p * (slope * v[i] - mean) + 2 * problem.z_loss * p * mean);
       double grad = p * curve - (has_mass(problem) ? block.mass[i] : 0);
-      if (block.at + i == finished.sums.anchor) grad = group.grad_anchor[r] / group.grad_loss[r];
+      if (block.at + i == group.target[r]) grad -= group.target_mass[r];
+      if (block.at + i == finished.sums.anchor) grad = group.grad_anchor[r];
       block.exps[i] = group.grad_loss[r] * (bent ? straight + grad * block.logits.curvature[i] * v[i] : straight);
     }
     const int64_t to = problem.grad.class_stride;

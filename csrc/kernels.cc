@@ -1,7 +1,10 @@
 // The loops over rows, compiled once for each instruction set (CROSSENT_ISA names it).
 #include "kernels.h"
 
+#include <new>
+
 #include "column.h"
+#include "float_mode.h"
 #include "general.h"
 
 #if !defined(CROSSENT_ISA)
@@ -10,27 +13,6 @@
 
 namespace crossent {
 namespace {
-
-// The default floating-point environment while a kernel runs: a caller's flush-to-zero mode changes nothing.
-class FloatMode {
- public:
-#if defined(__SSE2__)
-  FloatMode() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(0x1f80); }
-  ~FloatMode() { __builtin_ia32_ldmxcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  FloatMode() : saved_(__builtin_aarch64_get_fpcr()) { __builtin_aarch64_set_fpcr(0); }
-  ~FloatMode() { __builtin_aarch64_set_fpcr(saved_); }
-
- private:
-  unsigned saved_;
-#else
-  FloatMode() {}
-  ~FloatMode() {}
-#endif
-};
 
 bool is_general(const Problem& problem) {
   return has_mass(problem) || problem.softcap != 0 || problem.logit_scale != 1 ||
@@ -144,6 +126,7 @@ struct PlainRows {
     sum_row<X>(problem, group.logits[row], begin, end, keep, references, sums);
   }
   static void join(const Problem&, const Sums<X>& next, Sums<X>& sums) { merge(next, sums); }
+  static void take(RowGroup&, int, const Sums<X>&) {}
   static void finish(const Problem& problem, RowGroup& group) { finish_group<X, false>(problem, group); }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const X* keep,
                     const BlockReference<X>* references, const Sums<X>& sums) {
@@ -151,7 +134,8 @@ struct PlainRows {
                           group.factor[row]);
     const int64_t target = group.target[row];
     if (target >= begin && target < end) {
-      set_element(problem.grad, group.grad[row] + target * problem.grad.class_stride, group.grad_anchor[row]);
+      set_element(problem.grad, group.grad[row] + target * problem.grad.class_stride,
+                  group.grad_loss[row] * group.grad_anchor[row]);
     }
   }
 };
@@ -159,25 +143,26 @@ struct PlainRows {
 struct GeneralRows {
   using Number = double;
 
-  static void start(const Problem& problem, RowGroup& group, int row, Sums<double>& sums) {
+  static void start(const Problem& problem, RowGroup& group, int row, Sums<double>&) {
     const int64_t target = group.target[row];
     if (target < 0) return;
-    double tail;
-    const double logit = target_logit(problem, group.logits[row], target, &tail);
-    group.target_logit[row] = logit;
-    group.target_tail[row] = tail;
-    if (anchor_rule(problem) != Anchor::target) return;
-    sums.anchor = target;
-    sums.anchor_logit = logit;
-    sums.anchor_tail = tail;
-    if (has_mass(problem)) stage_mass(problem, nullptr, target, 1, &sums.anchor_mass);
+    group.target_logit[row] = target_logit(problem, group.logits[row], target, &group.target_tail[row]);
   }
   static void sum(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, double*,
                   BlockReference<double>* references, Sums<double>& sums) {
     sum_general_row(problem, GeneralRow(group, row), begin, end, references, sums);
   }
-  static void join(const Problem& problem, const Sums<double>& next, Sums<double>& sums) {
-    merge_general(anchor_rule(problem), next, sums);
+  static void join(const Problem&, const Sums<double>& next, Sums<double>& sums) { merge_general(next, sums); }
+  // The one-hot part of an index target joins the other masses.
+  static void take(RowGroup& group, int row, const Sums<double>& sums) {
+    const double onehot = group.target_mass[row];
+    if (group.target[row] < 0 || onehot == 0) return;
+    if (group.target[row] == sums.anchor) {
+      group.anchor_mass[row] += onehot;
+    } else {
+      group.linear[row] -=
+          onehot * ((sums.anchor_logit - group.target_logit[row]) + (sums.anchor_tail - group.target_tail[row]));
+    }
   }
   static void finish(const Problem& problem, RowGroup& group) { finish_group<double, true>(problem, group); }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const double*,
@@ -335,9 +320,10 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
     for (int r = 0; r < group.rows; ++r) {
       keeps[r] = keep_for<X>(problem, group.grad[r], beside + r * problem.classes);
       if (group.ignored[r] && problem.output != Output::scores) continue;
+      Sums<X> fresh;
+      Path::start(problem, group, r, fresh);
       for (int64_t s = 0; s < segments; ++s) {
-        Sums<X> next;
-        Path::start(problem, group, r, next);
+        Sums<X> next = fresh;
         const int64_t from = s * kSegment;
         const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
         Path::sum(problem, group, r, from, to, keeps[r], references + r * blocks + s * kBlocksPerSegment<X>, next);
@@ -348,6 +334,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
         }
       }
       group.take(r, sums[r]);
+      Path::take(group, r, sums[r]);
       anchors[r] = sums[r].anchor;
     }
     Path::finish(problem, group);
@@ -369,7 +356,7 @@ template <class Path>
 struct RowState {
   using X = typename Path::Number;
   RowGroup group{};
-  Sums<X> sums;
+  Sums<X> fresh, sums;
   X* keep = nullptr;
 
   Sums<X>* segments() { return reinterpret_cast<Sums<X>*>(this + 1); }
@@ -383,35 +370,42 @@ struct RowState {
   }
 };
 
+// Reads what a row's segments need to know before any of them is overwritten.
 template <class Path>
-void sum_one_segment(const Problem& problem, int64_t row, int64_t segment, void* memory) {
+void start_one_row(const Problem& problem, int64_t row, void* memory) {
+  using X = typename Path::Number;
+  auto& state = *new (memory) RowState<Path>{};
+  start_group(problem, row, 1, state.group);
+  Path::start(problem, state.group, 0, state.fresh);
+  state.keep = keep_for<X>(problem, state.group.grad[0], nullptr);
+}
+
+template <class Path>
+bool is_skipped(const Problem& problem, const RowState<Path>& state) {
+  return state.group.ignored[0] && problem.output != Output::scores;
+}
+
+template <class Path>
+void sum_one_segment(const Problem& problem, int64_t segment, void* memory) {
   using X = typename Path::Number;
   auto& state = *static_cast<RowState<Path>*>(memory);
-  RowGroup group{};
-  start_group(problem, row, 1, group);
-  Sums<X>& sums = state.segments()[segment];
-  sums = Sums<X>{};
-  if (group.ignored[0] && problem.output != Output::scores) return;
-  Path::start(problem, group, 0, sums);
+  if (is_skipped(problem, state)) return;
+  Sums<X> sums = state.fresh;
   const int64_t from = segment * kSegment;
   const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
-  X* const keep = keep_for<X>(problem, group.grad[0], nullptr);
-  Path::sum(problem, group, 0, from, to, keep, state.references(problem) + segment * kBlocksPerSegment<X>, sums);
+  Path::sum(problem, state.group, 0, from, to, state.keep, state.references(problem) + segment * kBlocksPerSegment<X>,
+            sums);
+  state.segments()[segment] = sums;
 }
 
 template <class Path>
 double finish_one_row(const Problem& problem, int64_t row, void* memory) {
-  using X = typename Path::Number;
   auto& state = *static_cast<RowState<Path>*>(memory);
-  state.group = RowGroup{};
-  start_group(problem, row, 1, state.group);
-  state.keep = keep_for<X>(problem, state.group.grad[0], nullptr);
-  if (!(state.group.ignored[0] && problem.output != Output::scores)) {
-    Sums<X> target;
-    Path::start(problem, state.group, 0, target);  // the scores need the target's logit
+  if (!is_skipped(problem, state)) {
     state.sums = state.segments()[0];
     for (int64_t s = 1; s < segments_of(problem); ++s) Path::join(problem, state.segments()[s], state.sums);
     state.group.take(0, state.sums);
+    Path::take(state.group, 0, state.sums);
   }
   Path::finish(problem, state.group);
   return record_group(problem, state.group, row, &state.sums.anchor);
@@ -461,9 +455,13 @@ size_t scratch_bytes(const Problem& problem) {
   });
 }
 
-void sum_segment(const Problem& problem, int64_t row, int64_t segment, void* state) {
+void start_row(const Problem& problem, int64_t row, void* state) {
+  with_path(problem, [&](auto path) { start_one_row<decltype(path)>(problem, row, state); });
+}
+
+void sum_segment(const Problem& problem, int64_t segment, void* state) {
   const FloatMode mode;
-  with_path(problem, [&](auto path) { sum_one_segment<decltype(path)>(problem, row, segment, state); });
+  with_path(problem, [&](auto path) { sum_one_segment<decltype(path)>(problem, segment, state); });
 }
 
 double finish_row(const Problem& problem, int64_t row, void* state) {
@@ -471,7 +469,7 @@ double finish_row(const Problem& problem, int64_t row, void* state) {
   return with_path(problem, [&](auto path) { return finish_one_row<decltype(path)>(problem, row, state); });
 }
 
-void write_segment(const Problem& problem, int64_t, int64_t segment, void* state) {
+void write_segment(const Problem& problem, int64_t segment, void* state) {
   const FloatMode mode;
   with_path(problem, [&](auto path) { write_one_segment<decltype(path)>(problem, segment, state); });
 }
@@ -511,7 +509,8 @@ void summarize(const Problem& problem, int64_t begin, int64_t end, TargetSummary
 
 extern const Kernels CROSSENT_ISA;
 const Kernels CROSSENT_ISA = {
-    CROSSENT_ISA_NAME, run_rows, scratch_bytes, sum_segment, finish_row, write_segment, row_state_bytes, summarize,
+    CROSSENT_ISA_NAME, run_rows,      scratch_bytes,   start_row, sum_segment,
+    finish_row,        write_segment, row_state_bytes, summarize,
 };
 
 }  // namespace crossent

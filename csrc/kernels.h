@@ -13,9 +13,10 @@ struct Kernels {
   double (*run_rows)(const Problem&, int64_t begin, int64_t end, void* scratch);
   size_t (*scratch_bytes)(const Problem&);
   // One long row in segments that several threads may take. state: row_state_bytes of memory for the row.
-  void (*sum_segment)(const Problem&, int64_t row, int64_t segment, void* state);
+  void (*start_row)(const Problem&, int64_t row, void* state);
+  void (*sum_segment)(const Problem&, int64_t segment, void* state);
   double (*finish_row)(const Problem&, int64_t row, void* state);
-  void (*write_segment)(const Problem&, int64_t row, int64_t segment, void* state);
+  void (*write_segment)(const Problem&, int64_t segment, void* state);
   size_t (*row_state_bytes)(const Problem&);
   // What the targets of rows [begin, end) say.
   void (*summarize)(const Problem&, int64_t begin, int64_t end, TargetSummary* summary);

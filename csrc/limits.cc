@@ -1,5 +1,7 @@
 #include "limits.h"
 
+#include <cstddef>
+
 #include "simd.h"
 
 namespace crossent {
@@ -57,7 +59,7 @@ void fill(char* to, int64_t bytes) {
   const V<float> ones = broadcast(one);
   int64_t at = 0;
   for (; at + kVectorBytes <= bytes; at += kVectorBytes) store<float>(reinterpret_cast<float*>(to + at), ones);
-  __builtin_memcpy(to + at, &ones, static_cast<__SIZE_TYPE__>(bytes - at));
+  __builtin_memcpy(to + at, &ones, static_cast<std::size_t>(bytes - at));
 }
 
 // exp(r) on |r| <= ln(2)/2, highest power first: degree 6 in float32, 11 in float64, both within 1 ULP.

@@ -8,8 +8,8 @@
 namespace crossent {
 namespace {
 
-// Sums over the classes seen so far, relative to `reference`; the anchor (the target's class, the heaviest or the
-// largest) is left out of sum_others, so that no digit of a small loss is lost.
+// Sums over the classes seen so far, relative to `reference`; the anchor (the target's class, or the largest) is left
+// out of sum_others, so that no digit of a small loss is lost.
 template <class X>
 struct Sums {
   Reference<X> reference;
@@ -77,7 +77,7 @@ struct RowGroup {
   // finish_group's
   double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
   double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)
-  double grad_anchor[kGroup];  // dl/du of the anchor
+  double grad_anchor[kGroup];  // dl/du of the anchor, without grad_loss
 
   template <class X>
   void take(int row, const Sums<X>& sums) {

@@ -12,11 +12,8 @@ template <class X>
 void scale_block(const X* from, int count, double factor, X* to) {
   constexpr int W = kLanes<X>;
   using Table = ExpTable<X>;
-  const double size = factor < 0 ? -factor : factor;
-  constexpr double kSafe = sizeof(X) == 4 ? 0x1p90 : 0x1p900;
-  // A factor so large or small that its head or tail is no normal number: one element at a time, in double.
-  if (!(size * Table::kUnbias < kSafe) || (size != 0 && size * Table::kUnbias < 1 / kSafe)) {
-    for (int i = 0; i < count; ++i) to[i] = static_cast<X>(static_cast<double>(from[i]) * Table::kUnbias * factor);
+  if (!is_ordinary<X>(factor)) {
+    for (int i = 0; i < count; ++i) to[i] = scale_slowly(from[i], factor);
     return;
   }
   const X head_of = static_cast<X>(factor * Table::kUnbias);

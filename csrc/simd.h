@@ -183,18 +183,45 @@ CROSSENT_INLINE T sum_of_lanes(typename VectorOf<T, bytes>::type v) {
   }
 }
 
+// Half a float vector, as doubles, and back. Spelled out: the compiler's own conversion goes by quarters.
+CROSSENT_INLINE V<double> to_doubles(HalfV<float> v) {
+#if defined(__AVX512F__)
+  return V<double>(_mm512_cvtps_pd(__m256(v)));
+#elif defined(__AVX2__)
+  return V<double>(_mm256_cvtps_pd(__m128(v)));
+#else
+  return __builtin_convertvector(v, V<double>);
+#endif
+}
+
+CROSSENT_INLINE HalfV<float> to_floats(V<double> v) {
+#if defined(__AVX512F__)
+  return HalfV<float>(_mm512_cvtpd_ps(__m512d(v)));
+#elif defined(__AVX2__)
+  return HalfV<float>(_mm256_cvtpd_ps(__m256d(v)));
+#else
+  return __builtin_convertvector(v, HalfV<float>);
+#endif
+}
+
+template <int... i>
+CROSSENT_INLINE HalfV<float> half_of(V<float> v, int which, std::integer_sequence<int, i...>) {
+  constexpr int kHalf = kLanes<float> / 2;
+  return which ? __builtin_shufflevector(v, v, (kHalf + i)...) : __builtin_shufflevector(v, v, i...);
+}
+
+template <int... i>
+CROSSENT_INLINE V<float> join_halves(HalfV<float> low, HalfV<float> high, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(low, high, i...);
+}
+
 // The lower (which = 0) or upper half of a float vector, as doubles.
 CROSSENT_INLINE V<double> widen(V<float> v, int which) {
-  HalfV<float> halves[2];
-  __builtin_memcpy(halves, &v, sizeof(v));
-  return __builtin_convertvector(halves[which], V<double>);
+  return to_doubles(half_of(v, which, std::make_integer_sequence<int, kLanes<float> / 2>{}));
 }
 
 CROSSENT_INLINE V<float> narrow(V<double> low, V<double> high) {
-  HalfV<float> halves[2] = {__builtin_convertvector(low, HalfV<float>), __builtin_convertvector(high, HalfV<float>)};
-  V<float> result;
-  __builtin_memcpy(&result, halves, sizeof(result));
-  return result;
+  return join_halves(to_floats(low), to_floats(high), std::make_integer_sequence<int, kLanes<float>>{});
 }
 
 // The sum of all lanes, in double.

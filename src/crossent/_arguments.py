@@ -341,7 +341,7 @@ def raise_bad_target(row: int, targets: Array, logits: Array, axis: int) -> NoRe
     labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
     hint = ""
     for k in _fitting_axes(targets, logits, axis):
-        if int(targets.max()) < logits.shape[k]:
+        if 0 <= int(targets.min()) and int(targets.max()) < logits.shape[k]:
             hint = f". With axis={k} the shapes and labels would fit"
             break
     if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):

@@ -12,12 +12,13 @@ def compute(
     weight: Any | None,  # C contiguous float64
     grad_loss: Any | None,  # per row
     vector: Any | None,  # of the Hessian product
-    loss: Any | None,  # outputs, one a row
+    loss: Any | None,  # output, one a row; if reduced, one number: their sum / divisor
     grad: Any | None,  # output, of the logits' shape
     lse: Any | None,
     entropy: Any | None,
     argmax: Any | None,  # int64
     ignore_index: int | None,
+    reduced: bool,
     mean: bool,
     normalizer: float,  # 0: the divisor is computed
     scale: float,  # multiplies the gradient
@@ -36,3 +37,16 @@ def available_isas() -> list[str]: ...
 def select_isa(name: str, /) -> bool: ...
 def get_num_threads() -> int: ...
 def set_num_threads(count: int, /) -> None: ...
+
+# What this machine can do at most, on all threads; buffers are contiguous, of any type.
+def limit_read(buffer: Any) -> int:
+    """Reads every byte once; returns a number that depends on all of them."""
+
+def limit_scale(buffer: Any, factor: float, doubles: bool) -> None:
+    """Multiplies float32 numbers, or float64 where `doubles`, in place."""
+
+def limit_fill(buffer: Any) -> None:
+    """Writes every byte: float32 ones."""
+
+def limit_exp(count: int, doubles: bool) -> float:
+    """The sum of `count` exponentials of numbers in L1: evenly spaced blocks on [-16, 0]."""

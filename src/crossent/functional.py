@@ -32,6 +32,11 @@ class TokenScores(NamedTuple):
     """The most probable class; of several, the first."""
 
 
+def _as_words(array: Array) -> Array:
+    """bfloat16 as uint16 of the same byte order: the buffer protocol knows no bfloat16."""
+    return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
+
+
 def _compute(
     output: int,
     logits: Array,
@@ -48,6 +53,7 @@ def _compute(
     entropy: Array | None = None,
     argmax: Array | None = None,
     ignore_index: int | None = None,
+    reduced: bool = False,
     mean: bool = False,
     normalizer: float = 0.0,
     scale: float = 1.0,
@@ -59,15 +65,15 @@ def _compute(
     """One call of the core: (sum of losses, divisor, first bad row or -1)."""
     bits = 0
     if logits.dtype.kind == "V":
-        logits, bits = logits.view(np.uint16), 1
-        grad = None if grad is None else grad.view(np.uint16)
+        logits, bits = _as_words(logits), 1
+        grad = None if grad is None else _as_words(grad)
     if targets is not None and targets.dtype.kind == "V":
-        targets, bits = targets.view(np.uint16), bits | 2
+        targets, bits = _as_words(targets), bits | 2
     if vector is not None and vector.dtype.kind == "V":
-        vector, bits = vector.view(np.uint16), bits | 4
+        vector, bits = _as_words(vector), bits | 4
     return _core.compute(
         output, form, axis, bits, logits, targets, weight, grad_loss, vector, loss, grad, lse,
-        entropy, argmax, ignore_index, mean, normalizer, scale, label_smoothing, z_loss, softcap,
+        entropy, argmax, ignore_index, reduced, mean, normalizer, scale, label_smoothing, z_loss, softcap,
         logit_scale,
     )  # fmt: skip
 
@@ -108,25 +114,25 @@ def _loss(
         inputs = (logits, target, weights, incoming if per_row else None, vector)
         grad = arguments.output_array(out, logits, inputs)
     loss_type = arguments.loss_type(logits)
-    losses = np.empty(rows, loss_type) if reduction == "none" else None
-    if rule.when_empty == "raise" and reduction == "mean" and not rule.normalizer and target.size == 0:
-        arguments.raise_empty()
-    total, divisor, bad_row = _compute(
+    reduced = reduction != "none"
+    losses = np.empty(() if reduced else rows, loss_type)
+    _, divisor, bad_row = _compute(
         output, logits, axis, targets=target, form=form, weight=weights,
         grad_loss=incoming if per_row else None, vector=vector, loss=losses, grad=grad,
-        ignore_index=ignored, mean=reduction == "mean", normalizer=rule.normalizer,
-        scale=1.0 if per_row else incoming, label_smoothing=label_smoothing, z_loss=z_loss,
-        softcap=scaling.softcap, logit_scale=scaling.logit_scale,
+        ignore_index=ignored, reduced=reduced, mean=reduction == "mean",
+        normalizer=rule.normalizer, scale=1.0 if per_row else incoming,
+        label_smoothing=label_smoothing, z_loss=z_loss, softcap=scaling.softcap,
+        logit_scale=scaling.logit_scale,
     )  # fmt: skip
     if bad_row >= 0:
         arguments.raise_bad_target(bad_row, target, logits, axis)
     if divisor == 0:
         if rule.when_empty == "raise":
             arguments.raise_empty()
+        losses[...] = 0 if rule.when_empty == "zero" else np.nan
         if grad is not None:
             grad[...] = 0
-        return loss_type(0.0 if rule.when_empty == "zero" else np.nan), grad
-    return (losses if losses is not None else loss_type(total / divisor)), grad
+    return (losses[()] if reduced else losses), grad
 
 
 def cross_entropy(
