@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -107,6 +108,8 @@ inline Answer answer(Problem& problem, bool mean, double normalizer, double scal
   }
   if (mean) answer.divisor = normalizer != 0 ? normalizer : kept;
   if (answer.bad_row < 0 && answer.divisor != 0) {
+    problem.weight_sum = static_cast<double>(problem.classes);
+    if (problem.weight) problem.weight_sum = std::accumulate(problem.weight, problem.weight + problem.classes, 0.0);
     problem.scale = scale / answer.divisor;
     problem.divisor = answer.divisor;
     answer.sum = run(problem, parallel_for);

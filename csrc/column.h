@@ -177,6 +177,21 @@ Wide<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpCons
   return sum;
 }
 
+// sum of weight_k (u_k - base) of every row, times what smoothing gives to a class.
+template <class X>
+void smooth_tile(const Problem& problem, const Tile<X>& tile, V<X> anchor, RowGroup& group) {
+  constexpr int kParts = sizeof(double) / sizeof(X);
+  const V<X> base = anchor > -kInfinity<X> ? anchor : V<X>{};
+  for (int part = 0; part < kParts; ++part) {
+    V<double> sum{};
+    for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
+      const double weight = problem.weight ? problem.weight[k] : 1;
+      if (weight != 0) sum += weight * (to_wide(tile.classes[k], part) - to_wide(base, part));
+    }
+    store(group.linear + part * kLanes<double>, even_mass(problem) * sum);
+  }
+}
+
 // The exponentials of a tile in place, and the sums of its rows without each one's target into the group.
 template <class X>
 void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
@@ -190,6 +205,7 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
     targets[i] = target;
     anchors[i] = target < 0 ? -kInfinity<X> : reinterpret_cast<const X*>(&tile.classes[target])[i];
   }
+  if (has_mass(problem)) smooth_tile<X>(problem, tile, load(anchors), group);
   const V<X> largest = largest_of_tile(tile, classes);
   const auto target = bit_cast<V<Bits<X>>>(targets);
   const auto far = (largest >= static_cast<X>(kShiftFrom)) | (largest <= static_cast<X>(-kShiftFrom));
@@ -225,6 +241,18 @@ __attribute__((noinline)) void scale_tile_slowly(const RowGroup& group, int clas
   }
 }
 
+// Takes from the gradient what smoothing gives to every class.
+template <class X>
+void subtract_smoothing(const Problem& problem, const RowGroup& group, V<Bits<X>> zeroed, Tile<X>& tile) {
+  alignas(64) X masses[kLanes<X>] = {};
+  for (int i = 0; i < group.rows; ++i) masses[i] = static_cast<X>(even_mass(problem) * group.grad_loss[i]);
+  const V<X> mass = load(masses);
+  for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
+    const X weight = problem.weight ? static_cast<X>(problem.weight[k]) : X(1);
+    tile.classes[k] -= zeroed ? V<X>{} : weight * mass;
+  }
+}
+
 // The kept exponentials of a tile, rescaled row by row, with each target's own element: the gradient.
 template <class X>
 void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
@@ -251,6 +279,7 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
       tile.classes[k] = zeroed ? V<X>{} : scaled;
     }
   }
+  if (has_mass(problem)) subtract_smoothing(problem, group, zeroed, tile);
   for (int i = 0; i < group.rows; ++i) {
     if (group.target[i] < 0) continue;
     reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_loss[i] * group.grad_anchor[i]);

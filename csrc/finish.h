@@ -55,14 +55,14 @@ void exact_terms_of_doubles(const RowGroup& group, ExactTerms& terms) {
   }
 }
 
-// kGeneral: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
-template <class X, bool kGeneral, bool kLse>
+// kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
+template <class X, bool kMass, bool kLse>
 void finish_rows(const Problem& problem, RowGroup& group) {
   ExactTerms terms;
   if constexpr (sizeof(X) == 4) {
     exact_terms_of_floats(group, terms);
   } else {
-    exact_terms_of_doubles<kGeneral>(group, terms);
+    exact_terms_of_doubles<kMass>(group, terms);
   }
   // An anchor further than this below its row's maximum has an exponential too small to divide by.
   constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
@@ -81,12 +81,13 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> core = near ? log_odds : (reference - anchor) + log_odds;
     const V<double> lse = kLse ? reference + log_of(all, none) : none;
     const V<double> onehot = load(group.target_mass + i);
-    const V<double> mass = kGeneral ? load(group.mass + i) : none;
-    const V<double> linear = kGeneral ? load(group.linear + i) : none;
+    const V<double> mass = kMass ? load(group.mass + i) : none;
+    const V<double> linear = kMass ? load(group.linear + i) : none;
     const V<double> total = onehot + mass;
-    V<double> nll = total * core - linear;
-    // An index target at -inf: infinite, unless its weight is 0.
-    if constexpr (!kGeneral) nll = anchor > -kInfinity<double> ? nll : (onehot != 0.0 ? core : none);
+    // The one-hot part of a target at -inf is infinite, unless its weight is 0; linear is then measured from 0.
+    const V<double> beside = kMass ? mass * lse - linear : none;
+    const auto finite = anchor > -kInfinity<double>;
+    const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
     const auto valid = (all > 0.0) & (all < kInfinity<double>)&(anchor == anchor);  // false for nan
     const V<double> nan = broadcast(kNan<double>);
     store(group.core + i, valid ? core : nan);
@@ -98,16 +99,15 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> z = broadcast(2 * problem.z_loss) * lse;
     const V<double> share = (total + z) / all;
     store(group.factor + i, valid ? grad_loss * share : nan);
-    const V<double> rest = kGeneral ? total - load(group.anchor_mass + i) : none;
+    const V<double> rest = kMass ? total - load(group.anchor_mass + i) : none;
     const V<double> positive = near ? share * others : total + z;
     store(group.grad_anchor + i, valid ? rest + z - positive : nan);
   }
 }
 
-// kGeneral: rows of general.h, with tails and masses.
-template <class X, bool kGeneral>
-void finish_group(const Problem& problem, RowGroup& group) {
-  if (kGeneral) return finish_rows<X, true, true>(problem, group);
+template <class X>
+void finish_group(const Problem& problem, RowGroup& group, bool has_mass) {
+  if (has_mass) return finish_rows<X, true, true>(problem, group);
   if (problem.z_loss != 0) return finish_rows<X, false, true>(problem, group);
   finish_rows<X, false, false>(problem, group);
 }

@@ -11,10 +11,6 @@
 namespace crossent {
 namespace {
 
-inline bool has_mass(const Problem& problem) {
-  return problem.form == Targets::distribution || problem.label_smoothing != 0;
-}
-
 // Classes [at, at + count) of one row: their logits, masses and exponentials.
 struct Block {
   int64_t at = 0;
@@ -26,17 +22,20 @@ struct Block {
 
 // mass_k = weight_k ((1 - label_smoothing) target_k + label_smoothing / C), the target only of a distribution.
 inline void stage_mass(const Problem& problem, const char* target_row, int64_t at, int count, double* mass) {
-  const double even = problem.label_smoothing / static_cast<double>(problem.classes);
+  const double even = even_mass(problem);
   const double* target = nullptr;
   if (problem.form == Targets::distribution) {
     const int64_t stride = problem.targets.class_stride;
     target = stage(problem.targets, target_row + at * stride, stride, count, mass);
   }
   const double kept = 1 - problem.label_smoothing;
-  for (int i = 0; i < count; ++i) {
-    const double q = target ? kept * target[i] + even : even;
-    mass[i] = problem.weight ? problem.weight[at + i] * q : q;
+  if (!target) {
+    for (int i = 0; i < count; ++i) mass[i] = even;
+  } else if (target != mass || kept != 1 || even != 0) {
+    for (int i = 0; i < count; ++i) mass[i] = kept * target[i] + even;
   }
+  const double* const weight = problem.weight ? problem.weight + at : nullptr;
+  for (int i = 0; weight && i < count; ++i) mass[i] *= weight[i];
 }
 
 // exp(u + tail) against a reference, one number.
@@ -208,10 +207,13 @@ inline void write_general_gradient(const Problem& problem, const GeneralRow& row
   const int64_t stride = problem.grad.class_stride;
   const bool massive = has_mass(problem);
   for_each_block(problem, row, begin, end, references, finished, [&](Block& block, double share) {
-    for (int i = 0; i < block.count; ++i) {
-      const double positive = block.exps[i] * share * factor;
-      const double slope = block.logits.tails ? block.logits.slope[i] : 1;
-      block.exps[i] = slope * (massive ? positive - block.mass[i] * grad_loss : positive);
+    const V<double> positive = broadcast(share * factor), negative = broadcast(grad_loss);
+    // A block's arrays have room for its last vector's empty lanes.
+    for (int i = 0; i < block.count; i += kLanes<double>) {
+      V<double> value = load(block.exps + i) * positive;
+      if (massive) value -= load(block.mass + i) * negative;
+      if (block.logits.tails) value *= load(block.logits.slope + i);
+      store(block.exps + i, value);
     }
     const auto slope_of = [&](int64_t i) { return block.logits.tails ? block.logits.slope[i] : 1; };
     const int64_t target = group.target[r] - block.at, anchor = finished.sums.anchor - block.at;

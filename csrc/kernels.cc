@@ -14,8 +14,11 @@
 namespace crossent {
 namespace {
 
+bool computes_in_double(const Problem& problem) { return problem.logits.type == Type::float64; }
+
 bool is_general(const Problem& problem) {
-  return has_mass(problem) || problem.softcap != 0 || problem.logit_scale != 1 ||
+  const bool smooth = problem.form == Targets::index && !computes_in_double(problem);
+  return (has_mass(problem) && !smooth) || problem.softcap != 0 || problem.logit_scale != 1 ||
          (problem.output != Output::loss && problem.output != Output::softmax);
 }
 
@@ -105,6 +108,15 @@ void start_group(const Problem& problem, int64_t first, int count, RowGroup& gro
   for (int i = 0; indexed && problem.weight && i < count; ++i) {
     if (group.target[i] >= 0) group.target_mass[i] = onehot * problem.weight[group.target[i]];
   }
+  if (indexed && has_mass(problem)) {
+    const double even = even_mass(problem);
+    for (int i = 0; i < count; ++i) {
+      const int64_t target = group.target[i];
+      group.mass[i] = even * problem.weight_sum;
+      group.anchor_mass[i] =
+          group.target_mass[i] + (target >= 0 && problem.weight ? even * problem.weight[target] : even);
+    }
+  }
   for (int i = 0; problem.grad_loss && i < count; ++i) group.grad_loss[i] *= element(problem.grad_loss, grad_loss[i]);
 }
 
@@ -126,12 +138,13 @@ struct PlainRows {
     sum_row<X>(problem, group.logits[row], begin, end, keep, references, sums);
   }
   static void join(const Problem&, const Sums<X>& next, Sums<X>& sums) { merge(next, sums); }
-  static void take(RowGroup&, int, const Sums<X>&) {}
-  static void finish(const Problem& problem, RowGroup& group) { finish_group<X, false>(problem, group); }
+  static void take(const Problem&, RowGroup& group, int row, const Sums<X>& sums) { group.linear[row] = sums.linear; }
+  static void finish(const Problem& problem, RowGroup& group) { finish_group<X>(problem, group, has_mass(problem)); }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const X* keep,
                     const BlockReference<X>* references, const Sums<X>& sums) {
+    const Scale scale{group.factor[row], group.grad_loss[row] * even_mass(problem)};
     write_row_gradient<X>(problem, group.logits[row], group.grad[row], begin, end, keep, references, sums.reference,
-                          group.factor[row]);
+                          scale);
     const int64_t target = group.target[row];
     if (target >= begin && target < end) {
       set_element(problem.grad, group.grad[row] + target * problem.grad.class_stride,
@@ -154,7 +167,10 @@ struct GeneralRows {
   }
   static void join(const Problem&, const Sums<double>& next, Sums<double>& sums) { merge_general(next, sums); }
   // The one-hot part of an index target joins the other masses.
-  static void take(RowGroup& group, int row, const Sums<double>& sums) {
+  static void take(const Problem&, RowGroup& group, int row, const Sums<double>& sums) {
+    group.mass[row] = sums.mass;
+    group.anchor_mass[row] = sums.anchor_mass;
+    group.linear[row] = sums.linear;
     const double onehot = group.target_mass[row];
     if (group.target[row] < 0 || onehot == 0) return;
     if (group.target[row] == sums.anchor) {
@@ -164,7 +180,7 @@ struct GeneralRows {
           onehot * ((sums.anchor_logit - group.target_logit[row]) + (sums.anchor_tail - group.target_tail[row]));
     }
   }
-  static void finish(const Problem& problem, RowGroup& group) { finish_group<double, true>(problem, group); }
+  static void finish(const Problem& problem, RowGroup& group) { finish_group<double>(problem, group, true); }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const double*,
                     const BlockReference<double>* references, const Sums<double>& sums) {
     const Finished finished{group, row, sums};
@@ -259,7 +275,7 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
     start_group(problem, first, static_cast<int>(end - first < kLanes<X> ? end - first : kLanes<X>), group);
     load_tile(problem, group, tile);
     sum_tile(problem, group, tile);
-    finish_group<X, false>(problem, group);
+    finish_group<X>(problem, group, has_mass(problem));
     loss += record_group(problem, group, first, nullptr);
     if (!problem.grad) continue;
     scale_tile(problem, group, tile);
@@ -334,7 +350,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
         }
       }
       group.take(r, sums[r]);
-      Path::take(group, r, sums[r]);
+      Path::take(problem, group, r, sums[r]);
       anchors[r] = sums[r].anchor;
     }
     Path::finish(problem, group);
@@ -405,7 +421,7 @@ double finish_one_row(const Problem& problem, int64_t row, void* memory) {
     state.sums = state.segments()[0];
     for (int64_t s = 1; s < segments_of(problem); ++s) Path::join(problem, state.segments()[s], state.sums);
     state.group.take(0, state.sums);
-    Path::take(state.group, 0, state.sums);
+    Path::take(problem, state.group, 0, state.sums);
   }
   Path::finish(problem, state.group);
   return record_group(problem, state.group, row, &state.sums.anchor);
@@ -426,8 +442,6 @@ void write_one_segment(const Problem& problem, int64_t segment, void* memory) {
 }
 
 // 6. The table: which kind of row a problem needs.
-
-bool computes_in_double(const Problem& problem) { return problem.logits.type == Type::float64; }
 
 template <class Use>
 auto with_path(const Problem& problem, Use use) {

@@ -58,6 +58,15 @@ struct Sums {
   }
 };
 
+inline bool has_mass(const Problem& problem) {
+  return problem.form == Targets::distribution || problem.label_smoothing != 0;
+}
+
+// What label smoothing gives to every class, before its weight.
+inline double even_mass(const Problem& problem) {
+  return problem.label_smoothing / static_cast<double>(problem.classes);
+}
+
 // Up to kGroup rows side by side: the sums in, the loss and the factors of the gradient out. All in double.
 constexpr int kGroup = 16;
 struct RowGroup {
@@ -86,9 +95,6 @@ struct RowGroup {
     exponent[row] = static_cast<double>(sums.reference.exponent);
     row_max[row] = sums.row_max;
     anchor_logit[row] = sums.anchor_logit;
-    mass[row] = sums.mass;
-    anchor_mass[row] = sums.anchor_mass;
-    linear[row] = sums.linear;
     anchor_tail[row] = sums.anchor_tail;
     spread[row] = sums.spread;
     product[row] = sums.product;

@@ -82,6 +82,29 @@ double sum_block(const X* logits, int count, int skip, const Reference<X>& refer
   return sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, reference, keep);
 }
 
+// sum of weight_k (u_k - base) over a block of float logits: what smoothing adds to the loss. weight: of the block, or
+// null for 1; where it is 0, an infinite logit adds nothing.
+template <class X>
+double smooth_block(const X* logits, int count, const double* weight, double base) {
+  constexpr int W = kLanes<X>, kHalf = kLanes<double>;
+  V<double> sum{};
+  for (int i = 0; i < count; i += W) {
+    const int width = count - i < W ? count - i : W;
+    const V<X> u = load_first(logits + i, width, static_cast<X>(base));
+    for (int half = 0; half < W / kHalf; ++half) {
+      const int left = width - half * kHalf;
+      const V<double> difference = to_wide(u, half) - base;
+      if (!weight) {
+        sum += difference;
+      } else if (left > 0) {
+        const V<double> w = load_first(weight + i + half * kHalf, left < kHalf ? left : kHalf, 0.0);
+        sum += w != 0.0 ? w * difference : V<double>{};
+      }
+    }
+  }
+  return sum_of_lanes<double>(sum);
+}
+
 // Adds classes [begin, end) of one row to `sums`. keep: room for the exponentials of the whole row, or null.
 template <class X>
 void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end, X* keep,
@@ -96,6 +119,10 @@ void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end
     const Reference<X> reference = counts ? reference_for(largest, sums.reference, sums.empty) : Reference<X>{};
     const int64_t anchor = sums.anchor - at;
     const int skip = anchor >= 0 && anchor < count && counts ? static_cast<int>(anchor) : -1;
+    if (has_mass(problem)) {
+      const double* const weight = problem.weight ? problem.weight + at : nullptr;
+      sums.linear += even_mass(problem) * smooth_block(logits, count, weight, sums.base());
+    }
     const double sum = ExpTable<X>::kUnbias * (keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
                                                     : sum_block<X, false>(logits, count, skip, reference, nullptr));
     sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;

@@ -220,6 +220,10 @@ CROSSENT_INLINE V<double> widen(V<float> v, int which) {
   return to_doubles(half_of(v, which, std::make_integer_sequence<int, kLanes<float> / 2>{}));
 }
 
+// Part of a vector as doubles: a half of floats, or the whole of doubles.
+CROSSENT_INLINE V<double> to_wide(V<float> v, int which) { return widen(v, which); }
+CROSSENT_INLINE V<double> to_wide(V<double> v, int) { return v; }
+
 CROSSENT_INLINE V<float> narrow(V<double> low, V<double> high) {
   return join_halves(to_floats(low), to_floats(high), std::make_integer_sequence<int, kLanes<float>>{});
 }

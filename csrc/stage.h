@@ -71,6 +71,15 @@ void narrow_to_halves(const float* from, int count, char* to) {
     }
   }
 #endif
+  if constexpr (type == Type::bfloat16) {
+    for (; i + kLanes<float> <= count; i += kLanes<float>) {
+      const auto bits = bit_cast<VectorOf<uint32_t>::type>(load(from + i));
+      const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+      const auto halves = (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded;
+      const auto words = __builtin_convertvector(halves, VectorOf<uint16_t, kVectorBytes / 2>::type);
+      __builtin_memcpy(to + 2 * i, &words, sizeof(words));
+    }
+  }
   for (; i < count; ++i) {
     const uint16_t bits = type == Type::float16 ? to_float16(from[i]) : to_bfloat16(from[i]);
     __builtin_memcpy(to + 2 * i, &bits, 2);

@@ -83,8 +83,8 @@ def class_axis(logits: Array, axis: int, name: str = "logits") -> int:
     return axis
 
 
-def row_shape(logits: Array, axis: int) -> tuple[int, ...]:
-    """The shape of one number a row: the logits' without the class axis."""
+def row_shape(logits: Any, axis: int) -> tuple[int, ...]:
+    """The shape of one number a row: that of an array or tensor without its class axis."""
     shape = logits.shape
     return shape[:axis] + shape[axis + 1 :]
 
@@ -122,7 +122,7 @@ def _raise_not_indices(array: Array, logits: Array) -> NoReturn:
     )
 
 
-def _fitting_axes(array: Array, logits: Array, axis: int) -> list[int]:
+def _fitting_axes(array: Any, logits: Any, axis: int) -> list[int]:
     return [k for k in range(logits.ndim) if k != axis and array.shape == row_shape(logits, k)]
 
 
@@ -199,8 +199,13 @@ class Scaling(NamedTuple):
     logit_scale: float
 
 
+_NO_SCALING = Scaling(0.0, 1.0)
+
+
 def scaling(softcap: float | None, logit_scale: float) -> Scaling:
     """softcap and logit_scale, checked."""
+    if softcap is None and type(logit_scale) is float and logit_scale == 1.0:
+        return _NO_SCALING
     if softcap is None:
         cap = 0.0
     else:
@@ -221,8 +226,13 @@ class Reduction(NamedTuple):
     when_empty: str
 
 
+_PLAIN_MEAN = Reduction("mean", 0.0, "nan")
+
+
 def reduction_rule(reduction: str, normalizer: float | None, when_empty: str) -> Reduction:
     """reduction, normalizer and when_empty, checked together."""
+    if reduction == "mean" and normalizer is None and when_empty == "nan":
+        return _PLAIN_MEAN
     if reduction not in REDUCTIONS:
         _raise_choice("reduction", reduction, REDUCTIONS)
     if when_empty not in WHEN_EMPTY:
@@ -311,12 +321,15 @@ def output_array(out: Array | None, logits: Array, inputs: tuple[Array | None, .
 
 
 def _same_memory(a: Array, b: Array) -> bool:
+    if a.base is None and b.base is None:
+        return a is b
     return a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
 def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
     for array in inputs:
-        if array is None or not np.may_share_memory(out, array):
+        owners = out.base is None and array is not None and array.base is None and out is not array
+        if array is None or owners or not np.may_share_memory(out, array):
             continue
         try:
             overlap = np.shares_memory(out, array, max_work=100_000)
@@ -327,22 +340,34 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
                 "out overlaps an input without being the logits' own memory: give the logits "
                 "themselves (in place) or memory that no input uses"
             )
-    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+    if 0 in out.strides and any(
+        stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)
+    ):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
 
 
-def raise_bad_target(row: int, targets: Array, logits: Array, axis: int) -> NoReturn:
-    """The error for the first row whose index target is neither a class nor ignored."""
+def raise_bad_target(
+    row: int,
+    targets: Array,
+    logits: Any,
+    axis: int,
+    name: str = "targets",
+    hint_for_axis: str = "axis={k}",
+) -> NoReturn:
+    """The error for the first row whose index target is neither a class nor ignored.
+
+    logits: the array, or a tensor: only its shape is read.
+    """
     classes = logits.shape[axis]
     where = np.unravel_index(row, targets.shape) if targets.ndim else ()
     value = targets[where]
     place = ", ".join(str(int(i)) for i in where)
-    name = f"targets[{place}]" if targets.ndim else "targets"
+    name = f"{name}[{place}]" if targets.ndim else name
     labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
     hint = ""
     for k in _fitting_axes(targets, logits, axis):
         if 0 <= int(targets.min()) and int(targets.max()) < logits.shape[k]:
-            hint = f". With axis={k} the shapes and labels would fit"
+            hint = f". With {hint_for_axis.format(k=k)} the shapes and labels would fit"
             break
     if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):
         hint += ". To leave such rows out, give their value as ignore_index"
@@ -392,3 +417,117 @@ def unknown_isa(name: str, available: list[str]) -> ImportError:
 def loss_type(logits: Array) -> DTypeLike:
     """float64 for float64 logits, else float32: also for half types."""
     return np.float64 if logits.dtype.char == "d" else np.float32
+
+
+# Tensors: PyTorch's names (input, target) and its class axis, 1, or 0 of a single row. Only shapes
+# and the names of dtypes are read, so that no framework is imported here.
+
+MOVE_CLASSES = "classes on dim {k}, input.movedim({k}, 1),"
+
+
+def tensor_form(input_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> int:
+    """INDICES or DISTRIBUTIONS, by the shapes of input and target."""
+    if not input_shape:
+        raise ValueError("input is a single number; it needs a class axis, e.g. shape (N, C)")
+    axis = 1 if len(input_shape) > 1 else 0
+    if input_shape[axis] == 0:
+        raise ValueError(
+            f"input of shape {tuple(input_shape)} has no classes on dim {axis}; C must be at least 1"
+        )
+    rows = input_shape[:axis] + input_shape[axis + 1 :]
+    if target_shape == rows:
+        return INDICES
+    if target_shape == input_shape:
+        return DISTRIBUTIONS
+    _raise_tensor_shape(tuple(input_shape), tuple(target_shape), axis, tuple(rows))
+
+
+def _raise_tensor_shape(
+    shape: tuple[int, ...], target: tuple[int, ...], axis: int, rows: tuple[int, ...]
+) -> NoReturn:
+    hint = ""
+    for k in range(len(shape)):
+        if k != axis and target == shape[:k] + shape[k + 1 :]:
+            hint = f". With {MOVE_CLASSES.format(k=k)} it would fit as class indices"
+            break
+    if not hint and target == (*rows, 1):
+        hint = ". Drop its last dim: target.squeeze(-1)"
+    if not hint and axis == 1 and len(shape) == 3 and target == (shape[0] * shape[1],):
+        hint = ". Where the classes are last, flatten both: input.flatten(0, 1)"
+    raise ValueError(
+        f"target has shape {target}; with input of shape {shape} and classes on dim {axis} it must "
+        f"have shape {rows} (class indices) or {shape} (distributions){hint}"
+    )
+
+
+def raise_not_float_tensor(dtype: str, name: str = "input") -> NoReturn:
+    """The error for logits that are not floating."""
+    fix = "" if "complex" in dtype else f". Convert it first, e.g. {name}.float()"
+    raise TypeError(f"{name} has dtype {dtype}; it must be {_FLOAT_TYPES}{fix}")
+
+
+def raise_not_index_tensor(dtype: str, rows: tuple[int, ...], shape: tuple[int, ...]) -> NoReturn:
+    """The error for a target of index shape that does not hold integers."""
+    raise TypeError(
+        f"target of shape {tuple(rows)} holds class indices, so it must have an integer dtype, not "
+        f"{dtype}: convert it, e.g. target.long(). Distributions have the input's shape "
+        f"{tuple(shape)}"
+    )
+
+
+def raise_not_real_tensor(dtype: str) -> NoReturn:
+    """The error for distributions that are not real numbers."""
+    raise TypeError(f"target has dtype {dtype}; distributions must be real numbers")
+
+
+def raise_not_tensor(value: Any, name: str) -> NoReturn:
+    """The error for what should be a tensor."""
+    raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
+
+
+def raise_devices(input_device: str, name: str, device: str) -> NoReturn:
+    """The error for tensors on different devices."""
+    raise ValueError(
+        f"input is on {input_device} and {name} on {device}; move one, e.g. {name}.to(input.device)"
+    )
+
+
+def weight_shape(shape: tuple[int, ...], dtype_is_real: bool, dtype: str, classes: int) -> None:
+    """Whether a tensor of class weights has the right shape and kind."""
+    if not dtype_is_real:
+        raise TypeError(f"weight has dtype {dtype}; it must hold real numbers")
+    if tuple(shape) != (classes,):
+        raise ValueError(
+            f"weight has shape {tuple(shape)}; it must hold one number for each of the {classes} "
+            f"classes, shape ({classes},)"
+        )
+
+
+def raise_detached(name: str) -> NoReturn:
+    """The error for an option that requires grad and could not get one."""
+    raise ValueError(
+        f"{name} requires grad, but it is taken as a constant, so that its gradient would be lost: "
+        f"give {name}.detach() or a number. Gradients flow to input, target distributions, weight "
+        "and logit_scale"
+    )
+
+
+def raise_not_one_number(name: str, shape: tuple[int, ...]) -> NoReturn:
+    """The error for a tensor that should be one number."""
+    raise ValueError(f"{name} has shape {shape}; it must be one number")
+
+
+def raise_in_place(reason: str) -> NoReturn:
+    """The error for an input over which no gradient can be written."""
+    raise ValueError(
+        f"inplace_backward=True writes the gradient over the input, but the input {reason}: leave "
+        "the option out, or give the result of an operation that nothing else needs"
+    )
+
+
+def raise_tensor_not_for_scores(target: tuple[int, ...], rows: tuple[int, ...]) -> NoReturn:
+    """The error for distributions where scores need a class for each row."""
+    raise ValueError(
+        f"target has shape {tuple(target)}; scores are of one class a row, so target must hold "
+        f"class indices of shape {tuple(rows)}"
+    )
