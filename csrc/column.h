@@ -152,29 +152,23 @@ CROSSENT_INLINE V<X> largest_of_tile(const Tile<X>& tile, int classes) {
 
 // The exponentials of a tile, in place if kKeep; returns their sums, each row's target left out.
 template <class X, bool kShifted, bool kKeep>
-Wide<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpConstants<X>& constants) {
-  constexpr int kRun = 32;  // classes summed as X before they go on in double
+Sum<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpConstants<X>& constants) {
   const ExpConstants<X> local = constants;
-  Wide<X> sum;
-  const auto add = [&](int k, V<X>& into) __attribute__((always_inline)) {
-    const V<X> value = exp_biased<X, kShifted>(tile.classes[k], local);
-    if constexpr (kKeep) tile.classes[k] = value;
-    into += target != static_cast<Bits<X>>(k) ? value : V<X>{};
+  Sum<X> even, odd;
+  const auto term = [&](int k) __attribute__((always_inline)) {
+    const ExpTerm<X> e = exp_term<X, kShifted>(tile.classes[k], local);
+    if constexpr (kKeep) tile.classes[k] = e.value;
+    const auto counts = target != static_cast<Bits<X>>(k);
+    return ExpTerm<X>{counts ? e.value : V<X>{}, counts ? e.lost : V<X>{}};
   };
-  for (int from = 0; from < classes; from += kRun) {
-    const int to = from + kRun < classes ? from + kRun : classes;
-    V<X> s0{}, s1{}, s2{}, s3{};
-    int k = from;
-    for (; k + 4 <= to; k += 4) {
-      add(k, s0);
-      add(k + 1, s1);
-      add(k + 2, s2);
-      add(k + 3, s3);
-    }
-    for (; k < to; ++k) add(k, s0);
-    sum.add((s0 + s1) + (s2 + s3));
+  int k = 0;
+  for (; k + 2 <= classes; k += 2) {
+    even.add(term(k));
+    odd.add(term(k + 1));
   }
-  return sum;
+  if (k < classes) even.add(term(k));
+  even.add(odd);
+  return even;
 }
 
 // sum of weight_k (u_k - base) of every row, times what smoothing gives to a class.
@@ -216,13 +210,13 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   const ExpConstants<X> constants(offset, exponent);
   bool shifts = false;
   for (int i = 0; i < W; ++i) shifts = shifts || offset[i] != 0;
-  const Wide<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, target, constants)
-                      : problem.grad ? sum_classes<X, false, true>(tile, classes, target, constants)
-                                     : sum_classes<X, false, false>(tile, classes, target, constants);
+  const Sum<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, target, constants)
+                     : problem.grad ? sum_classes<X, false, true>(tile, classes, target, constants)
+                                    : sum_classes<X, false, false>(tile, classes, target, constants);
   Wide<X> poison;  // nan for a row of -inf alone, or with +inf or nan
   poison.add(finite ? zero : broadcast(kNan<X>));
-  for (unsigned i = 0; i < sizeof(sum.part) / sizeof(sum.part[0]); ++i) {
-    store(group.sum_others + i * kLanes<double>, sum.part[i] * Table::kUnbias + poison.part[i]);
+  for (int i = 0; i < Sum<X>::kParts; ++i) {
+    store(group.sum_others + i * kLanes<double>, sum.part(i) * Table::kUnbias + poison.part[i]);
   }
   put_wide<X>(load(anchors), group.anchor_logit);
   put_wide<X>(largest, group.row_max);

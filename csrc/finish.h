@@ -32,13 +32,15 @@ inline void exact_terms_of_floats(const RowGroup& group, ExactTerms& terms) {
       return power + power * (widen(e.head, half) + widen(e.rest, half));
     };
     const ExpPieces<float> own = pieces_of(anchor), largest = pieces_of(row_max);
-    const V<float> rounded = fma<float>(largest.head + largest.rest, largest.power, largest.power);
+    const V<float> minus_one = largest.head + largest.rest;
+    const V<float> rounded = fma<float>(minus_one, largest.power, largest.power);
+    const V<float> lost = fma<float>(minus_one, largest.power, largest.power - rounded);
     const V<float> summed = anchor != row_max ? rounded : V<float>{};
     for (int half = 0; half < 2; ++half) {
       const int at = i + half * kLanes<double>;
       store(terms.own + at, exact(own, half));
-      const V<double> in_sum = widen(summed, half) * ExpTable<float>::kUnbias;
-      store(terms.error + at, in_sum != 0.0 ? exact(largest, half) - in_sum : V<double>{});
+      const V<double> in_sum = (widen(rounded, half) + widen(lost, half)) * ExpTable<float>::kUnbias;
+      store(terms.error + at, widen(summed, half) != 0.0 ? exact(largest, half) - in_sum : V<double>{});
     }
   }
 }
@@ -100,8 +102,11 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> share = (total + z) / all;
     store(group.factor + i, valid ? grad_loss * share : nan);
     const V<double> rest = kMass ? total - load(group.anchor_mass + i) : none;
-    const V<double> positive = near ? share * others : total + z;
-    store(group.grad_anchor + i, valid ? rest + z - positive : nan);
+    // The anchor's element: from the others where its own probability is the larger part.
+    const V<double> from_others = rest + z - (near ? share * others : total + z);
+    const V<double> from_own = share * own - (kMass ? load(group.anchor_mass + i) : onehot);
+    const auto small = near & (own < others) & (rest + z != 0.0);
+    store(group.grad_anchor + i, valid ? (small ? from_own : from_others) : nan);
   }
 }
 

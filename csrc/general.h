@@ -56,7 +56,7 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.anchor_mass = mass;
   const double change = from - sums.base();
   sums.linear += sums.mass * change;
-  sums.spread += (sums.sum_others + sums.sum_tail) * change;
+  sums.spread += (sums.others.sum + sums.others.lost) * change;
 }
 
 // The first largest class becomes the anchor: every u - u_anchor is then negative, and sums of them lose nothing.
@@ -105,13 +105,10 @@ struct GeneralRow {
 };
 
 // The exponentials of a staged block, without class `skip` in the sum they return.
-inline double exp_block(Block& block, int skip, const Reference<double>& reference) {
+inline Total exp_block(Block& block, int skip, const Reference<double>& reference) {
   const LogitBlock& logits = block.logits;
-  const double sum =
-      logits.tails
-          ? sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails)
-          : sum_block<double, true, false>(logits.logits, block.count, skip, reference, block.exps);
-  return sum * ExpTable<double>::kUnbias;
+  if (!logits.tails) return sum_block<double, true>(logits.logits, block.count, skip, reference, block.exps);
+  return sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails);
 }
 
 // sum of exp(u) s v over a block.
@@ -147,7 +144,7 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
         counts ? reference_for(largest, sums.reference, sums.empty) : Reference<double>{};
     const int64_t anchor = sums.anchor - at;
     const int skip = counts && anchor >= 0 && anchor < block.count ? static_cast<int>(anchor) : -1;
-    const double sum = exp_block(block, skip, reference);
+    const Total sum = exp_block(block, skip, reference);
     sums.row_max = largest > sums.row_max ? largest : sums.row_max;
     *references = {reference, !counts};
     if (has_mass(problem)) {
@@ -156,12 +153,12 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
     }
     if (counts) {
       const double factor = sums.join(reference);
-      sums.add(sum * factor);
+      sums.add(sum, factor);
       if (problem.output == Output::scores) {
         sums.spread += sum_of_differences(block, block.exps, sums, true) * ExpTable<double>::kUnbias * factor;
       }
       if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
-    } else if (!(sum < kInfinity<double>) || largest == kInfinity<double>) {
+    } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<double>) {
       sums.add(kNan<double>);
     }
   }

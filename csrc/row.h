@@ -4,17 +4,18 @@
 #include "crossent.h"
 #include "log.h"
 #include "stage.h"
+#include "sum.h"
 
 namespace crossent {
 namespace {
 
 // Sums over the classes seen so far, relative to `reference`; the anchor (the target's class, or the largest) is left
-// out of sum_others, so that no digit of a small loss is lost.
+// out of others, so that no digit of a small loss is lost.
 template <class X>
 struct Sums {
   Reference<X> reference;
   bool empty = true;
-  double sum_others = 0, sum_tail = 0;  // sum of exp, and what rounding took from it
+  Total others;  // sum of exp
   double row_max = -kInfinity<double>;
   int64_t anchor = -1;
   double anchor_logit = -kInfinity<double>;
@@ -31,8 +32,8 @@ struct Sums {
   void refer_to(const Reference<X>& next) {
     if (!empty && !(reference == next)) {
       const double factor = ratio(reference, next);
-      sum_others *= factor;
-      sum_tail *= factor;
+      others.sum *= factor;
+      others.lost *= factor;
       spread *= factor;
       product *= factor;
     }
@@ -40,11 +41,10 @@ struct Sums {
     empty = false;
   }
 
-  CROSSENT_INLINE void add(double value) {
-    const double sum = sum_others + value;
-    const double back = sum - sum_others;
-    sum_tail += (sum_others - (sum - back)) + (value - back);
-    sum_others = sum;
+  CROSSENT_INLINE void add(double value) { others.add(value); }
+  CROSSENT_INLINE void add(const Total& total, double factor) {
+    others.add(total.sum * factor);
+    others.lost += total.lost * factor;
   }
 
   // The factor that brings a sum measured against `other` to the reference, which first grows to `other` if that is
@@ -90,7 +90,7 @@ struct RowGroup {
 
   template <class X>
   void take(int row, const Sums<X>& sums) {
-    sum_others[row] = sums.sum_others + sums.sum_tail;
+    sum_others[row] = sums.others.sum + sums.others.lost;
     offset[row] = static_cast<double>(sums.reference.offset);
     exponent[row] = static_cast<double>(sums.reference.exponent);
     row_max[row] = sums.row_max;
@@ -108,8 +108,7 @@ void merge(const Sums<X>& next, Sums<X>& sums) {
   sums.mass += next.mass;
   sums.row_max = next.row_max > sums.row_max ? next.row_max : sums.row_max;
   const double factor = next.empty ? 1 : sums.join(next.reference);
-  sums.add(next.sum_others * factor);
-  sums.add(next.sum_tail * factor);
+  sums.add(next.others, factor);
   sums.spread += next.spread * factor;
   sums.product += next.product * factor;
 }

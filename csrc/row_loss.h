@@ -30,27 +30,28 @@ CROSSENT_INLINE X block_max(const X* logits, int count) {
   return largest_lane<X>(max<X>(max<X>(m0, m1), max<X>(m2, m3)));
 }
 
-// Sum of exp_biased over a block, without class `skip` (-1: none); kept in `keep` if kKeep, which
+// Sum of exp_term over a block, without class `skip` (-1: none); the exponentials are kept in `keep` if kKeep, which
 // may be the logits. tails: what the logits lost to rounding, if kTail.
 template <class X, bool kKeep, bool kShifted, bool kTail>
-double sum_block_from(const X* logits, const X* tails, int count, int skip, const Reference<X>& reference, X* keep) {
+Total sum_block_from(const X* logits, const X* tails, int count, int skip, const Reference<X>& reference, X* keep) {
   constexpr int W = kLanes<X>;
   const ExpConstants<X> constants(reference);
-  const auto exp_at = [&](int i) __attribute__((always_inline)) {
+  const auto term_at = [&](int i) __attribute__((always_inline)) {
     const V<X> tail = kTail ? load(tails + i) : V<X>{};
-    const V<X> value = exp_biased<X, kShifted, kTail>(load(logits + i), constants, tail);
-    if constexpr (kKeep) store(keep + i, value);
-    return value;
+    const ExpTerm<X> term = exp_term<X, kShifted, kTail>(load(logits + i), constants, tail);
+    if constexpr (kKeep) store(keep + i, term.value);
+    return term;
   };
   // The vector of the skipped class and the last partial one: some lanes do not count.
-  const auto exp_edge = [&](int i, int width) {
+  const auto term_at_edge = [&](int i, int width) {
     const V<X> tail = kTail ? load_first(tails + i, width, X(0)) : V<X>{};
-    const V<X> value = exp_biased<X, kShifted, kTail>(load_first(logits + i, width, X(0)), constants, tail);
-    if constexpr (kKeep) store_first(keep + i, value, width);
+    ExpTerm<X> term = exp_term<X, kShifted, kTail>(load_first(logits + i, width, X(0)), constants, tail);
+    if constexpr (kKeep) store_first(keep + i, term.value, width);
     const auto lane = lane_index<X>();
-    return (lane < width) & (lane != skip - i) ? value : V<X>{};
+    const auto counts = (lane < width) & (lane != skip - i);
+    return ExpTerm<X>{counts ? term.value : V<X>{}, counts ? term.lost : V<X>{}};
   };
-  V<X> s0{}, s1{}, s2{}, s3{};
+  Sum<X> even, odd;
   const int whole = count / W * W;
   const int pause = skip >= 0 && skip < whole ? skip / W * W : whole;
   int i = 0;
@@ -59,27 +60,30 @@ double sum_block_from(const X* logits, const X* tails, int count, int skip, cons
       // The next block comes from memory while this one is computed.
 #pragma GCC unroll 4
       for (int j = 0; j < 4 * W; j += W) __builtin_prefetch(logits + i + j + kBlock<X>);
-      s0 += exp_at(i);
-      s1 += exp_at(i + W);
-      s2 += exp_at(i + 2 * W);
-      s3 += exp_at(i + 3 * W);
+      even.add(term_at(i));
+      odd.add(term_at(i + W));
+      even.add(term_at(i + 2 * W));
+      odd.add(term_at(i + 3 * W));
     }
-    for (; i < end; i += W) s0 += exp_at(i);
+    for (; i < end; i += W) even.add(term_at(i));
     if (end == whole) break;
-    s1 += exp_edge(i, W);
+    odd.add(term_at_edge(i, W));
     i += W;
   }
-  if (whole < count) s2 += exp_edge(whole, count - whole);
-  return wide_sum(s0) + wide_sum(s1) + (wide_sum(s2) + wide_sum(s3));
+  if (whole < count) odd.add(term_at_edge(whole, count - whole));
+  even.add(odd);
+  return total_of(even);
 }
 
 template <class X, bool kKeep, bool kTail = false>
-double sum_block(const X* logits, int count, int skip, const Reference<X>& reference, X* keep,
-                 const X* tails = nullptr) {
-  if (reference.offset != 0) {
-    return sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, reference, keep);
-  }
-  return sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, reference, keep);
+Total sum_block(const X* logits, int count, int skip, const Reference<X>& reference, X* keep,
+                const X* tails = nullptr) {
+  Total total = reference.offset != 0
+                    ? sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, reference, keep)
+                    : sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, reference, keep);
+  total.sum *= ExpTable<X>::kUnbias;
+  total.lost *= ExpTable<X>::kUnbias;
+  return total;
 }
 
 // sum of weight_k (u_k - base) over a block of float logits: what smoothing adds to the loss. weight: of the block, or
@@ -123,14 +127,14 @@ void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end
       const double* const weight = problem.weight ? problem.weight + at : nullptr;
       sums.linear += even_mass(problem) * smooth_block(logits, count, weight, sums.base());
     }
-    const double sum = ExpTable<X>::kUnbias * (keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
-                                                    : sum_block<X, false>(logits, count, skip, reference, nullptr));
+    const Total sum = keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
+                           : sum_block<X, false>(logits, count, skip, reference, nullptr);
     sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;
     *references = {reference, !counts};
     if (counts) {
       const double factor = sums.join(reference);
-      sums.add(sum * factor);
-    } else if (!(sum < kInfinity<double>) || largest == kInfinity<X>) {
+      sums.add(sum, factor);
+    } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<X>) {
       sums.add(kNan<double>);
     }
   }
