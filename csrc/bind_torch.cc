@@ -113,6 +113,10 @@ nb::tuple compute_tensors(int output, int form, int axis, nb::handle shape, nb::
   if (PyErr_Occurred()) throw nb::python_error();
   layout.settle(problem.rows);
   problem.weight = reinterpret_cast<const double*>(weight);
+  if (total) {
+    problem.total.data = reinterpret_cast<char*>(total);
+    problem.total.type = problem.logits.type == Type::float64 ? Type::float64 : Type::float32;
+  }
   set_ignored(problem, ignore_index);
   problem.label_smoothing = label_smoothing;
   problem.z_loss = z_loss;
@@ -123,14 +127,6 @@ nb::tuple compute_tensors(int output, int form, int axis, nb::handle shape, nb::
   {
     const nb::gil_scoped_release release;
     answer = crossent::answer(problem, mean, normalizer, scale, loop_in_use());
-  }
-  if (total && answer.bad_row < 0 && answer.divisor != 0) {
-    const double value = answer.sum / answer.divisor;
-    if (problem.logits.type == Type::float64) {
-      *reinterpret_cast<double*>(total) = value;
-    } else {
-      *reinterpret_cast<float*>(total) = static_cast<float>(value);
-    }
   }
   return nb::make_tuple(answer.sum, answer.divisor, answer.bad_row);
 }

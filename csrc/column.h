@@ -224,26 +224,27 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   put_wide<X>(exponent, group.exponent);
 }
 
-// For factors so large or small that their head or tail is no normal X.
-template <class X>
-__attribute__((noinline)) void scale_tile_slowly(const RowGroup& group, int classes, Tile<X>& tile) {
-  for (int i = 0; i < group.rows; ++i) {
-    for (int k = 0; k < classes; ++k) {
-      X& value = reinterpret_cast<X*>(&tile.classes[k])[i];
-      value = group.ignored[i] ? X(0) : scale_slowly(value, group.factor[i]);
-    }
+// `values` of W rows times a number, as X.
+template <class X, class Values>
+CROSSENT_INLINE V<X> narrow_from(Values values, double by) {
+  if constexpr (sizeof(X) == 4) {
+    return narrow(values(0) * by, values(kLanes<double>) * by);
+  } else {
+    return values(0) * by;
   }
 }
 
-// Takes from the gradient what smoothing gives to every class.
+// For factors so large or small that their head or tail is no normal X.
 template <class X>
-void subtract_smoothing(const Problem& problem, const RowGroup& group, V<Bits<X>> zeroed, Tile<X>& tile) {
-  alignas(64) X masses[kLanes<X>] = {};
-  for (int i = 0; i < group.rows; ++i) masses[i] = static_cast<X>(even_mass(problem) * group.grad_loss[i]);
-  const V<X> mass = load(masses);
-  for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
-    const X weight = problem.weight ? static_cast<X>(problem.weight[k]) : X(1);
-    tile.classes[k] -= zeroed ? V<X>{} : weight * mass;
+__attribute__((noinline)) void scale_tile_slowly(const Problem& problem, const RowGroup& group, int classes,
+                                                 Tile<X>& tile) {
+  for (int i = 0; i < group.rows; ++i) {
+    const double mass = even_mass(problem) * group.grad_loss[i];
+    for (int k = 0; k < classes; ++k) {
+      const X minus = static_cast<X>(mass * (problem.weight ? problem.weight[k] : 1));
+      X& value = reinterpret_cast<X*>(&tile.classes[k])[i];
+      value = group.ignored[i] ? X(0) : scale_slowly(value, group.factor[i]) - minus;
+    }
   }
 }
 
@@ -265,7 +266,14 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   const V<X> head = load(heads), tail = load(tails);
   const auto zeroed = bit_cast<V<Bits<X>>>(zeroes);
   if (!safe) {
-    scale_tile_slowly(group, classes, tile);
+    scale_tile_slowly(problem, group, classes, tile);
+  } else if (has_mass(problem)) {
+    const auto masses = [&](int i) { return even_mass(problem) * load(group.grad_loss + i); };
+    for (int k = 0; k < classes; ++k) {
+      const V<X> value = tile.classes[k];
+      const V<X> mass = narrow_from<X>(masses, problem.weight ? problem.weight[k] : 1);
+      tile.classes[k] = zeroed ? V<X>{} : fma<X>(value, head, fma<X>(value, tail, -mass));
+    }
   } else {
     for (int k = 0; k < classes; ++k) {
       const V<X> value = tile.classes[k];
@@ -273,7 +281,6 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
       tile.classes[k] = zeroed ? V<X>{} : scaled;
     }
   }
-  if (has_mass(problem)) subtract_smoothing(problem, group, zeroed, tile);
   for (int i = 0; i < group.rows; ++i) {
     if (group.target[i] < 0) continue;
     reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_loss[i] * group.grad_anchor[i]);

@@ -105,7 +105,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     // The anchor's element: from the others where its own probability is the larger part.
     const V<double> from_others = rest + z - (near ? share * others : total + z);
     const V<double> from_own = share * own - (kMass ? load(group.anchor_mass + i) : onehot);
-    const auto small = near & (own < others) & (rest + z != 0.0);
+    const auto small = (own < others) & (rest + z != 0.0);
     store(group.grad_anchor + i, valid ? (small ? from_own : from_others) : nan);
   }
 }

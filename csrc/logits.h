@@ -72,9 +72,10 @@ inline void stage_logits(const Problem& problem, const char* row, int64_t at, in
     const int width = count - i < kLanes<double> ? count - i : kLanes<double>;
     const V<double> a = load_first(block.logits + i, width, 0.0);
     const V<double> scaled = a * scale;
-    // Of an infinite product nothing is lost (and inf - inf is nan).
+    // Beyond kShiftFrom exponentials are of differences between logits as rounded: their tails would not match.
     const V<double> lost = fma<double>(a, broadcast(scale), -scaled);
-    const V<double> tail = lost == lost ? lost : V<double>{};
+    const auto exact = (scaled < kShiftFrom) & (scaled > -kShiftFrom);
+    const V<double> tail = exact ? lost : V<double>{};
     Capped capped{scaled, tail, broadcast(scale), V<double>{}};
     if (problem.softcap != 0) capped = cap_logit(scaled, tail, problem.softcap, scale);
     store(block.buffer + i, capped.u);

@@ -112,7 +112,7 @@ def grad_wrt_probabilities(probs: ArrayLike, targets: ArrayLike, *, axis: int = 
     y = _one_hot(target, a, axis) if form == arguments.INDICES else target
     grad = np.zeros_like(a, subok=False)
     held = np.asarray(y != 0)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         np.divide(y, a, out=grad, where=held, casting="unsafe")
     return np.negative(grad, out=grad, where=held)
 
