@@ -57,7 +57,7 @@ CROSSENT_INLINE Capped cap_logit(V<double> scaled, V<double> scaled_tail, double
   const V<double> near_tail = (size - near) + bend + size_tail;
   const auto small = z < 0.0625;
   const V<double> u = small ? near : far;
-  const V<double> steepness = d * (2.0 - d);
+  const V<double> steepness = inside ? d * (2.0 - d) : V<double>{};
   return {sign * u, sign * (small ? near_tail : far_tail), logit_scale * steepness,
           sign * (u / cap) * steepness * (-2.0 * logit_scale * logit_scale / softcap)};
 }

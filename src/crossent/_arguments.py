@@ -85,7 +85,7 @@ def class_axis(logits: Array, axis: int, name: str = "logits") -> int:
 
 def row_shape(logits: Any, axis: int) -> tuple[int, ...]:
     """The shape of one number a row: that of an array or tensor without its class axis."""
-    shape = logits.shape
+    shape: tuple[int, ...] = logits.shape
     return shape[:axis] + shape[axis + 1 :]
 
 
@@ -141,7 +141,7 @@ def _raise_target_shape(array: Array, logits: Array, axis: int) -> NoReturn:
 def ignored(ignore_index: Any, form: int) -> int | None:
     """The index that marks rows to leave out; with distributions there is none."""
     try:
-        value: int = ignore_index.__index__()
+        value: int = ignore_index if type(ignore_index) is int else ignore_index.__index__()
     except AttributeError:
         raise TypeError(
             f"ignore_index must be an integer, not {type(ignore_index).__name__}"
@@ -340,7 +340,7 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
                 "out overlaps an input without being the logits' own memory: give the logits "
                 "themselves (in place) or memory that no input uses"
             )
-    if 0 in out.strides and any(
+    if out.size and 0 in out.strides and any(
         stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)
     ):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
@@ -366,7 +366,7 @@ def raise_bad_target(
     labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
     hint = ""
     for k in _fitting_axes(targets, logits, axis):
-        if 0 <= int(targets.min()) and int(targets.max()) < logits.shape[k]:
+        if int(targets.min()) >= 0 and int(targets.max()) < logits.shape[k]:
             hint = f". With {hint_for_axis.format(k=k)} the shapes and labels would fit"
             break
     if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):
@@ -432,7 +432,8 @@ def tensor_form(input_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> 
     axis = 1 if len(input_shape) > 1 else 0
     if input_shape[axis] == 0:
         raise ValueError(
-            f"input of shape {tuple(input_shape)} has no classes on dim {axis}; C must be at least 1"
+            f"input of shape {tuple(input_shape)} has no classes on dim {axis}; C must be "
+            "at least 1"
         )
     rows = input_shape[:axis] + input_shape[axis + 1 :]
     if target_shape == rows:
