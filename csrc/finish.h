@@ -94,7 +94,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> nan = broadcast(kNan<double>);
     store(group.core + i, valid ? core : nan);
     store(group.sum_all + i, valid ? all : nan);
-    store(group.loss + i, valid ? fma<double>(broadcast(problem.z_loss), lse * lse, nll) : nan);
+    store(group.loss + i, valid ? fma<double>(broadcast(problem.z_loss) * lse, lse, nll) : nan);
     store(group.lse + i, valid ? lse : nan);
     if (!problem.grad) continue;
     const V<double> grad_loss = load(group.grad_loss + i);

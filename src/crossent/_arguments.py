@@ -332,7 +332,7 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
         if array is None or owners or not np.may_share_memory(out, array):
             continue
         try:
-            overlap = np.shares_memory(out, array, max_work=100_000)
+            overlap = np.shares_memory(out, array, max_work=100_000)  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             overlap = True
         if overlap:
@@ -340,8 +340,10 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
                 "out overlaps an input without being the logits' own memory: give the logits "
                 "themselves (in place) or memory that no input uses"
             )
-    if out.size and 0 in out.strides and any(
-        stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)
+    if (
+        out.size
+        and 0 in out.strides
+        and any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True))
     ):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
 
@@ -352,11 +354,12 @@ def raise_bad_target(
     logits: Any,
     axis: int,
     name: str = "targets",
-    hint_for_axis: str = "axis={k}",
+    other_axis: str = "axis={k}",
 ) -> NoReturn:
     """The error for the first row whose index target is neither a class nor ignored.
 
-    logits: the array, or a tensor: only its shape is read.
+    logits: the array, or a tensor: only its shape is read. other_axis: how a front-end's user
+    would choose axis k.
     """
     classes = logits.shape[axis]
     where = np.unravel_index(row, targets.shape) if targets.ndim else ()
@@ -364,11 +367,10 @@ def raise_bad_target(
     place = ", ".join(str(int(i)) for i in where)
     name = f"{name}[{place}]" if targets.ndim else name
     labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
-    hint = ""
-    for k in _fitting_axes(targets, logits, axis):
-        if int(targets.min()) >= 0 and int(targets.max()) < logits.shape[k]:
-            hint = f". With {hint_for_axis.format(k=k)} the shapes and labels would fit"
-            break
+    # An axis that fits the shapes too has as many classes, so the label is bad there as well; but
+    # the wrong axis may be what put it there.
+    fitting = _fitting_axes(targets, logits, axis)
+    hint = f". {other_axis.format(k=fitting[0])} would fit the shapes too" if fitting else ""
     if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):
         hint += ". To leave such rows out, give their value as ignore_index"
     raise IndexError(

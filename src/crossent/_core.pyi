@@ -2,6 +2,8 @@
 
 from typing import Any
 
+Tensor = tuple[int, int, tuple[int, ...]]
+
 def compute(
     output: int,  # 0 loss (and gradient), 1 softmax, 2 log_softmax, 3 scores, 4 Hessian product
     form: int,  # of the targets: 0 none, 1 indices, 2 distributions
@@ -31,6 +33,42 @@ def compute(
 
     Where a row is bad or the divisor is 0, nothing has been written.
     """
+
+def compute_tensors(
+    output: int,  # as for compute, and so is all that is not described here
+    form: int,
+    axis: int,
+    shape: tuple[int, ...],  # of the logits
+    logits: Tensor,
+    targets: Tensor | None,
+    weight: int,  # address of C contiguous float64; 0: none
+    grad_loss: Tensor | None,
+    vector: Tensor | None,
+    total: int,  # address of one number of the loss's type, sum / divisor; 0: not wanted
+    loss: Tensor | None,
+    grad: Tensor | None,
+    lse: Tensor | None,
+    entropy: Tensor | None,
+    argmax: Tensor | None,
+    ignore_index: int | None,
+    mean: bool,
+    normalizer: float,
+    scale: float,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+    logit_scale: float,
+) -> tuple[float, float, int]:
+    """The same for memory that the caller keeps alive, on PyTorch's threads where they are in use.
+
+    A tensor is (address, type as in csrc/crossent.h, strides in elements).
+    """
+
+def use_torch_threads(path: str) -> bool:
+    """Whether `compute_tensors` runs on PyTorch's threads from here on; path: of libtorch_cpu."""
+
+def advise_huge_pages(address: int, bytes: int) -> None:
+    """Asks for huge pages under fresh memory."""
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...

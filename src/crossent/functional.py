@@ -73,8 +73,8 @@ def _compute(
         vector, bits = _as_words(vector), bits | 4
     return _core.compute(
         output, form, axis, bits, logits, targets, weight, grad_loss, vector, loss, grad, lse,
-        entropy, argmax, ignore_index, reduced, mean, normalizer, scale, label_smoothing, z_loss, softcap,
-        logit_scale,
+        entropy, argmax, ignore_index, reduced, mean, normalizer, scale, label_smoothing, z_loss,
+        softcap, logit_scale,
     )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def _loss(
         grad = arguments.output_array(out, logits, inputs)
     loss_type = arguments.loss_type(logits)
     reduced = reduction != "none"
-    losses = np.empty(() if reduced else rows, loss_type)
+    losses = np.empty(() if reduced else rows, arguments.loss_type(logits))
     _, divisor, bad_row = _compute(
         output, logits, axis, targets=target, form=form, weight=weights,
         grad_loss=incoming if per_row else None, vector=vector, loss=losses, grad=grad,

@@ -18,20 +18,23 @@ from crossent import functional
 Array = NDArray[Any]
 
 
-def _probabilities(logits: ArrayLike, axis: int) -> tuple[Array, np.dtype[Any]]:
-    """Softmax with the class axis last, at least float32; and the dtype of the logits."""
+def _probabilities(logits: ArrayLike, axis: int) -> tuple[Array, Array]:
+    """Softmax in float64 with the class axis last; and the logits."""
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
-    wide = array.astype(np.result_type(arguments.loss_type(array)), copy=False)
-    return np.moveaxis(functional.softmax(wide, axis=axis), axis, -1), array.dtype
+    wide = array.astype(np.float64, copy=False)
+    return np.moveaxis(functional.softmax(wide, axis=axis), axis, -1), array
 
 
-def _with_zero_row_sums(matrix: Array, dtype: np.dtype[Any]) -> Array:
-    """Each diagonal element as minus the sum of its row's others: 1 - p is never subtracted."""
-    classes = np.arange(matrix.shape[-1])
+def _with_zero_row_sums(left: Array, p: Array, logits: Array) -> Array:
+    """-left_i p_j, and on the diagonal minus the sum of its row's others: no 1 - p is taken."""
+    shape = (*p.shape, p.shape[-1])
+    matrix = np.empty(shape, arguments.loss_type(logits))
+    np.multiply(-left[..., :, None], p[..., None, :], out=matrix, casting="same_kind")
+    classes = np.arange(p.shape[-1])
     matrix[..., classes, classes] = 0
-    matrix[..., classes, classes] = -matrix.sum(-1)
-    return matrix.astype(dtype, copy=False)
+    matrix[..., classes, classes] = -matrix.sum(-1, dtype=np.float64)
+    return matrix.astype(logits.dtype, copy=False)
 
 
 def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> Array:
@@ -56,8 +59,8 @@ def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> Array:
 
     Source: docs/derivation.md, "The Jacobian of softmax".
     """
-    p, dtype = _probabilities(logits, axis)
-    return _with_zero_row_sums(-p[..., :, None] * p[..., None, :], dtype)
+    p, array = _probabilities(logits, axis)
+    return _with_zero_row_sums(p, p, array)
 
 
 def log_softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> Array:
@@ -80,8 +83,8 @@ def log_softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> Array:
 
     Source: docs/derivation.md, "The two cases".
     """
-    p, dtype = _probabilities(logits, axis)
-    return _with_zero_row_sums(np.repeat(-p[..., None, :], p.shape[-1], axis=-2), dtype)
+    p, array = _probabilities(logits, axis)
+    return _with_zero_row_sums(np.ones_like(p), p, array)
 
 
 def grad_wrt_probabilities(probs: ArrayLike, targets: ArrayLike, *, axis: int = -1) -> Array:
@@ -114,7 +117,8 @@ def grad_wrt_probabilities(probs: ArrayLike, targets: ArrayLike, *, axis: int = 
     held = np.asarray(y != 0)
     with np.errstate(divide="ignore", over="ignore"):
         np.divide(y, a, out=grad, where=held, casting="unsafe")
-    return np.negative(grad, out=grad, where=held)
+    np.negative(grad, out=grad, where=held)
+    return grad
 
 
 def _one_hot(target: Array, probs: Array, axis: int) -> NDArray[np.bool_]:

@@ -17,8 +17,8 @@ class CrossEntropyLoss:
     With sigma the row softmax and iota_C a vector of ones::
 
         H(A, Y)  = (-Y o log sigma(A)) iota_C        the loss of each row, shape (N,)
-        forward  = sum(H) / N                        reduction="mean"; sum(H) for "sum", H for "none"
-        backward = (sigma(A) - Y) / N                "mean"; sigma(A) - Y for "sum" and "none"
+        forward  = sum(H) / N                  reduction="mean"; sum(H) for "sum", H for "none"
+        backward = (sigma(A) - Y) / N          "mean"; sigma(A) - Y for "sum" and "none"
 
     Args:
         reduction: "mean", "sum" or "none".
