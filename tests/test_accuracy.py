@@ -1,0 +1,274 @@
+"""The bars of DESIGN section 4, for every instruction set, against the 80-bit oracle.
+
+Gradients are taken with reduction "sum". Each failure names the largest error and where it is.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from cases import BFLOAT16, OPTIONS, labels_of, options_of, soft_targets_of
+from oracle import needs_80_bits, truth, ulp, ulp_errors, worst
+
+import crossent
+
+pytestmark = needs_80_bits
+
+BARS = {"float32": 2, "float64": 4}
+PRODUCT_BARS = {"float32": 2, "float64": 16}  # DESIGN names none
+ROWS = {2: 8000, 10: 2000, 1000: 48, 256_000: 3}
+MARGINS = (20, 40, 95, 103)
+KINDS = (
+    "scale 1",
+    "scale 10",
+    "scale 100",
+    "offset 1e3",
+    *(f"margin {margin}" for margin in MARGINS),
+    "margin 300",
+    "margin 740",
+    "across 2^20",
+    "distractor 10",
+    "distractor 17",
+    "distractor 37",
+)
+
+classes = pytest.mark.parametrize("C", ROWS)
+dtypes = pytest.mark.parametrize("dtype", BARS)
+
+
+def _logits(kind, N, C, dtype):
+    """Logits and labels of one kind.
+
+    margin: each label that far above the rest; distractor: another class that far above the rest.
+    """
+    rng = np.random.default_rng([C, *kind.encode()])
+    name, number = kind.split(" ")
+    a, labels = rng.standard_normal((N, C)), labels_of(N, C)
+    if name == "scale":
+        a *= float(number)
+    elif name == "offset":
+        a += float(number)
+    elif name == "across":  # half the classes below a power of two, the others above it
+        a += 2.0**20 + np.where(np.arange(C) < C // 2, -12.0, 0.0)
+    else:
+        a = a.astype(dtype)
+        above = (np.arange(N), labels if name == "margin" else (labels + 1) % C)
+        a[above] = -np.inf
+        a[above] = a.max(1) + float(number)
+    return a.astype(dtype), labels
+
+
+@lru_cache(maxsize=None)
+def case(kind, C, dtype):
+    logits, labels = _logits(kind, ROWS[C], C, dtype)
+    return logits, labels, truth(logits, labels)
+
+
+def assert_within(bar, errors, what):
+    error, at = worst(errors)
+    assert error <= bar, f"{what}: {error:.2f} ULP at {at}, allowed are {bar}"
+
+
+def errors_of(logits, labels, true, **options):
+    """ULP errors of the loss of each row and of each element of the gradient."""
+    loss = crossent.cross_entropy(logits, labels, reduction="none", **options)
+    _, grad = crossent.cross_entropy_and_grad(logits, labels, reduction="sum", **options)
+    scale = true.grad_scale if options else None
+    return ulp_errors(loss, true.loss), ulp_errors(grad, true.grad, scale)
+
+
+@classes
+@dtypes
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradient_are_within_the_bar(isa, kind, dtype, C):
+    loss, grad = errors_of(*case(kind, C, dtype))
+    assert_within(BARS[dtype], loss, "loss")
+    assert_within(BARS[dtype], grad, "gradient")
+
+
+@classes
+@dtypes
+@pytest.mark.parametrize("margin", MARGINS)
+def test_a_confident_right_answer_has_a_loss_and_a_gradient_that_are_not_zero(margin, dtype, C):
+    logits, labels, _ = case(f"margin {margin}", C, dtype)
+    loss, grad = crossent.cross_entropy_and_grad(logits, labels, reduction="none")
+    assert (loss > 0).all()
+    assert (grad[np.arange(len(labels)), labels] < 0).all()
+
+
+@classes
+@dtypes
+@pytest.mark.parametrize("kind", ["scale 10", "margin 40"])
+def test_a_one_hot_distribution_is_as_exact_as_its_index(isa, kind, dtype, C):
+    logits, labels, true = case(kind, C, dtype)
+    logits, labels = logits[:500], labels[:500]
+    true = type(true)(*(field[:500] for field in true))
+    one_hot = np.zeros(logits.shape, bool)
+    one_hot[np.arange(len(labels)), labels] = True
+    loss, grad = errors_of(logits, one_hot, true)
+    assert_within(BARS[dtype], loss, "loss")
+    assert_within(BARS[dtype], grad, "gradient")
+
+
+@classes
+@dtypes
+@pytest.mark.parametrize("kind", ["scale 10", "margin 40", "offset 1e3"])
+def test_the_divisor_of_the_mean_costs_no_digit_of_the_gradient(isa, kind, dtype, C):
+    logits, labels, true = case(kind, C, dtype)
+    for normalizer in (None, 0.1, 12345.678):
+        loss, grad = crossent.cross_entropy_and_grad(logits, labels, normalizer=normalizer)
+        divisor = np.longdouble(normalizer or len(labels))
+        assert_within(BARS[dtype], ulp_errors(loss, true.loss.sum() / divisor), "mean")
+        assert_within(BARS[dtype], ulp_errors(grad, true.grad / divisor), "gradient")
+
+
+@dtypes
+@pytest.mark.parametrize("grad_loss", [-1.0, 3.0, 1e-6, 1e-30, 65536.0, 1e20])
+def test_the_incoming_gradient_costs_no_digit(isa, grad_loss, dtype):
+    for C in (10, 1000):
+        logits, labels, true = case("scale 10", C, dtype)
+        _, grad = crossent.cross_entropy_and_grad(
+            logits, labels, reduction="sum", grad_loss=grad_loss
+        )
+        true_grad = true.grad * np.longdouble(grad_loss)
+        assert_within(BARS[dtype], ulp_errors(grad, true_grad), "gradient")
+
+
+@lru_cache(maxsize=None)
+def option_case(option, C, dtype, scale, soft):
+    N = {3: 400, 130: 40, 1500: 8, 70_000: 2}[C]
+    rng = np.random.default_rng([C, scale])
+    logits = (scale * rng.standard_normal((N, C))).astype(dtype)
+    targets = soft_targets_of((N, C)) if soft else labels_of(N, C)
+    v = rng.standard_normal((N, C)).astype(dtype)
+    options = options_of(option, C)
+    return logits, targets, v, options, truth(logits, targets, v, **options)
+
+
+every_option = pytest.mark.parametrize("option", OPTIONS)
+option_classes = pytest.mark.parametrize("C", [3, 130, 1500, 70_000])
+both_targets = pytest.mark.parametrize("soft", [False, True], ids=["indices", "distributions"])
+
+
+@both_targets
+@option_classes
+@dtypes
+@every_option
+def test_with_options_loss_and_gradient_are_within_the_bar_of_their_terms(
+    isa, option, dtype, C, soft
+):
+    for scale in (1, 10, 60):
+        logits, targets, _, options, true = option_case(option, C, dtype, scale, soft)
+        loss = crossent.cross_entropy(logits, targets, reduction="none", **options)
+        _, grad = crossent.cross_entropy_and_grad(logits, targets, reduction="sum", **options)
+        errors = ulp_errors(loss, true.loss, true.loss_scale)
+        assert_within(BARS[dtype], errors, f"loss, scale {scale}")
+        errors = ulp_errors(grad, true.grad, true.grad_scale)
+        assert_within(BARS[dtype], errors, f"gradient, scale {scale}")
+
+
+@both_targets
+@option_classes
+@dtypes
+@every_option
+def test_the_hessian_product_is_within_its_bar(isa, option, dtype, C, soft):
+    for scale in (1, 10):
+        logits, targets, v, options, true = option_case(option, C, dtype, scale, soft)
+        product = crossent.cross_entropy_hvp(logits, targets, v, reduction="sum", **options)
+        errors = ulp_errors(product, true.hvp, true.hvp_scale)
+        assert_within(PRODUCT_BARS[dtype], errors, f"product, scale {scale}")
+
+
+@classes
+@dtypes
+@pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith("margin 9")])
+def test_probabilities_and_scores_are_within_the_bar(isa, kind, dtype, C):
+    logits, labels, true = case(kind, C, dtype)
+    scores = crossent.token_scores(logits, labels)
+    bar = BARS[dtype]
+    assert_within(bar, ulp_errors(crossent.softmax(logits), true.prob), "softmax")
+    assert_within(bar, ulp_errors(crossent.log_softmax(logits), true.log_prob), "log_softmax")
+    lse = crossent.logsumexp(logits)
+    assert_within(bar, ulp_errors(lse, true.lse, true.lse_scale), "logsumexp")
+    assert_within(bar, ulp_errors(scores.lse, true.lse, true.lse_scale), "lse")
+    assert_within(bar, ulp_errors(scores.nll, true.loss), "nll")
+    assert_within(bar, ulp_errors(scores.entropy, true.entropy), "entropy")
+    assert (scores.argmax == logits.argmax(1)).all()
+
+
+@dtypes
+@pytest.mark.parametrize("option", ["scale", "scale below 0", "softcap", "softcap, scale"])
+def test_scores_of_scaled_logits_are_within_the_bar(isa, option, dtype):
+    for C in (3, 1500, 70_000):
+        logits, labels, _, options, true = option_case(option, C, dtype, 10, False)
+        scores = crossent.token_scores(logits, labels, **options)
+        bar = BARS[dtype]
+        assert_within(bar, ulp_errors(scores.nll, true.loss), "nll")
+        assert_within(bar, ulp_errors(scores.lse, true.lse, true.lse_scale), "lse")
+        assert_within(bar, ulp_errors(scores.entropy, true.entropy), "entropy")
+
+
+HALVES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
+
+
+def half_errors(computed, true, scale=None):
+    """Errors in units of what a half type may have: half its own ULP and two of float32."""
+    size = true if scale is None else scale
+    allowed = ulp(true, computed.dtype) / 2 + 2 * ulp(size, np.float32)
+    return abs(computed.astype(np.longdouble) - true) / allowed
+
+
+@classes
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "across 2^20"])
+def test_half_types_lose_only_their_own_rounding(isa, kind, dtype, C):
+    logits, labels, true = case(kind, C, HALVES[dtype])
+    loss = crossent.cross_entropy(logits, labels, reduction="none")
+    _, grad = crossent.cross_entropy_and_grad(logits, labels, reduction="sum")
+    assert loss.dtype == np.float32
+    assert grad.dtype == logits.dtype
+    assert_within(2, ulp_errors(loss, true.loss), "loss")
+    assert_within(1, half_errors(grad, true.grad), "gradient, of what is allowed")
+    assert_within(1, half_errors(crossent.softmax(logits), true.prob), "softmax")
+    assert_within(1, half_errors(crossent.log_softmax(logits), true.log_prob), "log_softmax")
+
+
+@both_targets
+@option_classes
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("option", ["smoothing, weight", "softcap, scale", "all"])
+def test_half_types_with_options_lose_only_their_own_rounding(isa, option, dtype, C, soft):
+    logits, targets, _, options, true = option_case(option, C, HALVES[dtype], 10, soft)
+    loss = crossent.cross_entropy(logits, targets, reduction="none", **options)
+    _, grad = crossent.cross_entropy_and_grad(logits, targets, reduction="sum", **options)
+    assert_within(2, ulp_errors(loss, true.loss, true.loss_scale), "loss")
+    errors = half_errors(grad, true.grad, true.grad_scale)
+    assert_within(1, errors, "gradient, of what is allowed")
+
+
+def test_the_worked_example_has_its_printed_digits_and_the_exact_values():
+    A, Y = [[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]], np.array([[0, 1, 0], [1, 0, 0]])
+    loss, grad = crossent.cross_entropy_and_grad(A, Y)
+    true = truth(A, Y)
+    assert crossent.softmax(A).round(3).tolist() == [[0.659, 0.242, 0.099], [0.073, 0.487, 0.440]]
+    assert crossent.cross_entropy(A, Y, reduction="none").round(3).tolist() == [1.417, 2.620]
+    assert round(loss, 3) == 2.019
+    assert grad.round(3).tolist() == [[0.330, -0.379, 0.049], [-0.464, 0.243, 0.220]]
+    assert abs(loss - true.loss.mean()) < 1e-15
+    assert abs(grad - true.grad / 2).max() < 1e-15
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_gradient_is_the_slope_of_the_loss_and_the_product_that_of_the_gradient(option):
+    rng = np.random.default_rng(7)
+    logits, labels, step = rng.standard_normal((5, 9)), labels_of(5, 9), 1e-5
+    options = options_of(option, 9)
+    v = rng.standard_normal(logits.shape)
+    _, grad = crossent.cross_entropy_and_grad(logits, labels, **options)
+    product = crossent.cross_entropy_hvp(logits, labels, v, **options)
+    sides = [
+        crossent.cross_entropy_and_grad(logits + by * v, labels, **options) for by in (step, -step)
+    ]
+    slope = (sides[0][0] - sides[1][0]) / (2 * step)
+    assert (grad * v).sum() == pytest.approx(slope, abs=1e-8)
+    assert product == pytest.approx((sides[0][1] - sides[1][1]) / (2 * step), abs=1e-8)
