@@ -9,8 +9,7 @@ import doctest
 import inspect
 import io
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +101,24 @@ def test_the_figures_of_the_demo_are_those_it_prints(tmp_path):
     assert len(shown) == 1
     for line in shown[0].splitlines():
         assert line == "..." or line in printed
+
+
+def test_the_table_of_errors_has_the_rows_of_its_command():
+    script = runpy.run_path(str(ROOT / "examples" / "accuracy.py"))
+    names = [name for name, _, _ in script["cases"]()]
+    table = next(b.text for b in blocks_of(README) if b.text.startswith("largest error in ULP"))
+    assert re.findall(r"^  (\w.*?)  ", table, re.MULTILINE) == 2 * names
+
+
+def test_the_command_of_that_table_counts_ulps():
+    script = runpy.run_path(str(ROOT / "examples" / "accuracy.py"))
+    one = np.float32(1)
+    assert script["ulps"](one, script["mp"].mpf(1)) == 0
+    assert script["ulps"](np.nextafter(one, 2 * one), script["mp"].mpf(1)) == 1
+    logits, targets = np.array([[20, 0, 0]], np.float32), np.array([0])
+    ours = crossent.cross_entropy_and_grad(logits, targets, reduction="none")
+    loss, grad = map(float, script["worst"](*ours, logits, targets).split())
+    assert max(loss, grad) < 1
 
 
 def test_the_named_commands_are_those_that_there_are():
