@@ -8,9 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+PICTURE_TYPES = (".png", ".svg", ".pdf")
 EXTRA = ("typer", "rich", "matplotlib")  # what pip install 'crossent[cli]' brings
 
 
@@ -62,22 +64,45 @@ def without_nonfinite(value: Any) -> Any:
     return value
 
 
+def check_picture_path(path: Path, option: str) -> None:
+    """Raise UsageError where the picture could not be written, before any work is done."""
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file, such as {path / 'a.png'}")
+    if path.suffix not in PICTURE_TYPES:
+        raise UsageError(
+            f"{option} {path}: not a picture's name; end it in {', '.join(PICTURE_TYPES)}"
+        )
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {folder}; make it or name another")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"{option} {path}: may not be written; name a file in a folder of yours")
+
+
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; yields ``advance(steps)``. Draws nothing off a terminal."""
+def progress(
+    description: str, total: int, *, in_bytes: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; yields ``advance(steps)``. Draws nothing off a terminal.
+
+    Steps that are bytes are shown with their rate and the time left.
+    """
     if not sys.stderr.isatty():
         yield lambda steps: None
         return
+    from rich import progress as parts
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns: list[parts.ProgressColumn] = [
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.TaskProgressColumn(),
+    ]
+    if in_bytes:
+        columns += [parts.TransferSpeedColumn(), parts.TimeRemainingColumn()]
+    else:
+        columns.append(parts.TimeElapsedColumn())
+    with parts.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
 

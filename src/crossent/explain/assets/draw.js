@@ -1,0 +1,103 @@
+// Brings numbers, words, bars and colours of the page up to date; every element names its key.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+function slotNames(data, state) {
+  const rest = data.C - data.rows[state.chosen].names.length;
+  return (r) => [...data.rows[r].names, ...(rest ? [`${rest.toLocaleString("en-US")} others`] : [])];
+}
+
+function allWords(data, state, numbers) {
+  const names = slotNames(data, state), words = {};
+  names(state.chosen).forEach((name, k) => { words[`name.${k}`] = name; });
+  data.rows.forEach((_, r) => {
+    const shown = data.rows[r].names;
+    words[`target.${r}`] = shown[argmax(shown.map((_, k) => numbers[`Y.${r}.${k}`]))];
+  });
+  words["t.name"] = words[`name.${numbers.t}`];
+  words["rival.name"] = words[`name.${numbers.rival}`];
+  return words;
+}
+
+function drawText(numbers, words) {
+  for (const element of $$("[data-k]")) {
+    const value = numbers[element.dataset.k];
+    element.textContent = writeNumber(value, element.dataset.f);
+    element.dataset.v = String(Number(value.toPrecision(9)));
+  }
+  for (const element of $$("[data-w]")) {
+    const word = words[element.dataset.w], letters = element.closest("svg") ? LETTERS : Infinity;
+    if (word !== undefined) element.textContent = word.length > letters ? `${word.slice(0, letters - 1)}…` : word;
+  }
+}
+
+function drawFlags(flags) {
+  for (const element of $$("[data-if]")) element.hidden = !flags[element.dataset.if];
+}
+
+function drawBars(numbers) {
+  for (const bar of $$("[data-bar]")) {
+    const value = numbers[bar.dataset.bar];
+    bar.style.setProperty("--v", Math.min(Math.abs(value), 1));
+    bar.classList.toggle("below", value < 0);
+  }
+  for (const rect of $$("[data-length]")) {
+    const [key, kind, from, scale] = rect.dataset.length.split(" "), zero = Number(from);
+    const value = Math.max(-1, Math.min(1, numbers[key])), length = Math.abs(value) * scale;
+    rect.setAttribute("x", value < 0 ? zero - length : zero);
+    rect.setAttribute("width", length);
+    if (kind === "sign") rect.setAttribute("class", value < 0 ? "below" : "up");
+    if (kind === "truth") rect.setAttribute("visibility", value === 0 ? "hidden" : "visible");
+  }
+}
+
+function drawHeat(numbers) {
+  const size = numbers["J.size"];
+  for (const rect of $$("[data-heat]")) {
+    const value = numbers[rect.dataset.heat];
+    rect.setAttribute("fill-opacity", Math.abs(value) / size);
+    rect.setAttribute("class", value < 0 ? "below" : "up");
+  }
+  for (const cell of $$("[data-cell]")) {
+    const value = numbers[`J.${cell.dataset.cell.replace(" ", ".")}`];
+    cell.style.setProperty("--v", Math.abs(value) / size);
+    cell.classList.toggle("below", value < 0);
+  }
+}
+
+// The marks that move with the choice of row and target.
+function drawMarks(numbers, state) {
+  for (const row of $$("[data-slot]")) row.classList.toggle("target", Number(row.dataset.slot) === numbers.t);
+  for (const row of $$("[data-share]")) row.classList.toggle("empty", numbers[`y.${row.dataset.share}`] === 0);
+  for (const row of $$("[data-r]")) {
+    const r = Number(row.dataset.r);
+    row.classList.toggle("chosen", r === state.chosen);
+    if (!row.closest(".matrix")) continue;
+    const y = $$("td", row).map((_, k) => numbers[`Y.${r}.${k}`]);
+    $$("td", row).forEach((cell, k) => cell.classList.toggle("target", k === argmax(y)));
+  }
+}
+
+function drawCurve(numbers) {
+  const { left, top, width, height, max } = CURVE, p = numbers["p.t"];
+  const loss = p > 0 ? Math.min(-Math.log(p), max) : max;
+  const x = left + width * p, y = top + height * (1 - loss / max);
+  $("#dot").setAttribute("cx", x);
+  $("#dot").setAttribute("cy", y);
+  $("#drop").setAttribute("d", `M${left} ${y}H${x}V${top + height}`);
+}
+
+// One entry of the Jacobian in words and numbers.
+function drawTerm(cell, numbers, words) {
+  const [i, j] = cell.dataset.cell.split(" ").map(Number);
+  const write = (key) => writeNumber(numbers[key]), p = `p<sub>i</sub>`;
+  const value = `<b>${write(`J.${i}.${j}`)}</b>; finite difference ${write(`J.check.${i}.${j}`)}`;
+  const own = `${p} (1 − ${p}) = ${write(`p.${i}`)} · (1 − ${write(`p.${i}`)}) = ${value}`;
+  const other = `−${p} p<sub>j</sub> = −${write(`p.${i}`)} · ${write(`p.${j}`)} = ${value}`;
+  const line = document.createElement("span");
+  line.innerHTML = i === j ? `: own logit, ${own}` : `: ${other}`;
+  const names = document.createElement("span");
+  names.textContent = i === j ? words[`name.${i}`] : `${words[`name.${i}`]} by the logit of ${words[`name.${j}`]}`;
+  $("#term").replaceChildren(names, line);
+}

@@ -1,0 +1,50 @@
+// What the reader has chosen, kept in the address after the #: a=2,1,0.1;0.1,2,1.9&t=1,0&row=0 ...
+// Only what differs from the page's own numbers is written.
+
+const PARTS = { shift: "k", step: "eta", margin: "x", keep: "w", smoothing: "eps" };
+const LIMITS = { shift: [-1000, 1000], step: [0, 4], margin: [0, 60], keep: [0, 1], smoothing: [0, 1] };
+
+function firstState(data) {
+  return {
+    chosen: data.chosen, logits: data.rows.map((row) => row.a.slice()), targets: data.targets.slice(),
+    ...data.defaults, reveal: false, at: "",
+  };
+}
+
+function readState(data, fragment) {
+  const state = firstState(data), given = new URLSearchParams(fragment.replace(/^#/, ""));
+  const number = (text) => (text !== null && text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : null);
+  const logits = (given.get("a") || "").split(";").map((row) => row.split(",").map(number));
+  const fits = logits.length === data.rows.length &&
+    logits.every((row, r) => row.length === data.rows[r].a.length && !row.includes(null));
+  if (fits) state.logits = logits;
+  const targets = (given.get("t") || "").split(",");
+  if (targets.length === data.rows.length) {
+    targets.forEach((text, r) => {
+      const place = number(text);
+      if (text === "y" && data.targets[r] === null) state.targets[r] = null;
+      else if (Number.isInteger(place) && place >= 0 && place < data.rows[r].a.length) state.targets[r] = place;
+    });
+  }
+  const row = data.rows.findIndex(({ index }) => String(index) === given.get("row"));
+  if (row >= 0) state.chosen = row;
+  for (const [name, part] of Object.entries(PARTS)) {
+    const value = number(given.get(part));
+    if (value !== null) state[name] = Math.max(LIMITS[name][0], Math.min(LIMITS[name][1], value));
+  }
+  state.reveal = given.get("show") === "1";
+  state.at = given.get("at") || "";
+  return { state, misfit: given.has("a") && !fits };
+}
+
+function writeState(data, state) {
+  const first = firstState(data), parts = [];
+  const differs = (name) => JSON.stringify(state[name]) !== JSON.stringify(first[name]);
+  if (differs("logits")) parts.push(`a=${state.logits.map((row) => row.join(",")).join(";")}`);
+  if (differs("targets")) parts.push(`t=${state.targets.map((t) => (t === null ? "y" : t)).join(",")}`);
+  if (differs("chosen")) parts.push(`row=${data.rows[state.chosen].index}`);
+  for (const [name, part] of Object.entries(PARTS)) if (differs(name)) parts.push(`${part}=${state[name]}`);
+  if (state.reveal) parts.push("show=1");
+  if (state.at) parts.push(`at=${state.at}`);
+  return parts.join("&");
+}
