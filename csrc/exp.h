@@ -145,7 +145,7 @@ CROSSENT_INLINE V<X> exp_biased(V<X> logit, const ExpConstants<X>& constants, V<
   return exp_term<X, kShifted, kTail>(logit, constants, tail).value;
 }
 
-// exp(x + tail) for -700 < x <= 0 as a sum of two doubles, exact to about 2^-58.
+// exp(x + tail) for -700 < x <= 0 as a sum of two doubles, exact to 2^-54.8, measured.
 struct DoublePair {
   V<double> head, tail;
 };
