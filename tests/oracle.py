@@ -119,7 +119,7 @@ def truth(logits, targets, v=0.0, *, z_loss=0.0, logit_scale=1.0, softcap=None, 
     bend = grad_u * curvature * np.asarray(v).astype(Long)
     # lse, and so what z-loss adds to W, is known to the last place of its own terms.
     lse_scale = np.maximum(abs(row_max), np.log1p(rest))
-    curve_scale = abs(total) + 2 * z * lse_scale
+    curve_scale = abs(total) + 2 * z * np.maximum(abs(lse), lse_scale)
     grad_scale = np.maximum(prob * curve_scale, abs(mass))
     hvp_size = curve_scale * prob * (abs(sv) + (prob * abs(sv)).sum(1, keepdims=True))
     hvp_scale = abs(slope) * (hvp_size + 2 * z * prob * abs(mean))

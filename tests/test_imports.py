@@ -1,0 +1,155 @@
+"""What imports what: the layers of DESIGN section 5, read from the sources.
+
+loss and jacobian sit on functional: together they are the NumPy front-end. The rule is that the
+front-ends of different frameworks never import one another.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "crossent"
+HEAVY = ("torch", "jax", "ml_dtypes", "matplotlib", "scipy", "sympy", "typer", "rich")
+
+NUMPY = ("functional", "jacobian", "loss", "threads")
+FRONT_ENDS = {"numpy": NUMPY, "torch": ("torch",), "jax": ("jax",)}
+
+
+def run_python(program):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
+    )
+
+
+def test_importing_crossent_loads_no_framework():
+    done = run_python(
+        f"import sys, crossent; print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_crossent_works_where_nothing_but_numpy_can_be_imported():
+    done = run_python(
+        f"import sys\n"
+        f"sys.modules.update(dict.fromkeys({HEAVY}))\n"
+        "import crossent\n"
+        "print(crossent.CrossEntropyLoss().forward([[0.0, 0.0]], [0]) > 0.69)\n"
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_bfloat16_is_recognised_without_importing_ml_dtypes():
+    for path in [*SOURCES.glob("*.py"), *(SOURCES / "torch").glob("*.py")]:
+        assert "ml_dtypes" not in imports_of(path), path.name
+
+
+# The layers
+
+
+def module_of(path):
+    """A source file's dotted name below crossent, e.g. "torch.loss"; "" is the package itself."""
+    parts = path.relative_to(SOURCES).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path):
+    """Every dotted name that a file imports, anywhere in it; of ours, `from` names too."""
+    found, package = set(), ["crossent", *module_of(path).split(".")]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            found.add(base)
+            if base.split(".")[0] == "crossent":
+                found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours_in(path):
+    """The top-level parts of crossent that a file imports: {"functional", "torch", ...}."""
+    parts = {name.split(".")[1] for name in imports_of(path) if name.startswith("crossent.")}
+    return {part for part in parts if (SOURCES / f"{part}.py").exists()
+            or (SOURCES / part).is_dir() or part == "_core"}  # fmt: skip
+
+
+def files_of(parts):
+    for part in parts:
+        yield from [SOURCES / f"{part}.py"] if (SOURCES / f"{part}.py").exists() else []
+        yield from sorted((SOURCES / part).rglob("*.py"))
+
+
+def third_party_in(path):
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    return roots - sys.stdlib_module_names - {"crossent"}
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_front_ends_never_import_one_another(name):
+    others = {part for other, parts in FRONT_ENDS.items() if other != name for part in parts}
+    for path in files_of(FRONT_ENDS[name]):
+        assert not ours_in(path) & others, path.name
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_front_ends_import_nothing_above_them(name):
+    allowed = {*FRONT_ENDS[name], "_arguments", "_core"}
+    for path in files_of(FRONT_ENDS[name]):
+        assert ours_in(path) <= allowed, path.name
+
+
+@pytest.mark.parametrize("name", ["_arguments", "reference"])
+def test_the_rules_and_the_reference_import_numpy_alone(name):
+    path = SOURCES / f"{name}.py"
+    assert ours_in(path) == set()
+    assert third_party_in(path) == {"numpy"}
+
+
+def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
+    for path in SOURCES.rglob("*.py"):
+        part = module_of(path).split(".")[0]
+        for framework in ("torch", "jax"):
+            if part not in (framework, "bench"):
+                assert framework not in third_party_in(path), path
+
+
+def test_the_numpy_front_end_imports_numpy_alone():
+    for path in files_of(NUMPY):
+        assert third_party_in(path) <= {"numpy"}, path.name
+
+
+def test_no_python_torch_or_xla_header_is_included_outside_bind_files():
+    foreign = re.compile(r"nanobind|pybind|Python\.h|structmember|torch/|ATen|c10|xla|numpy/")
+    own = {path.name for path in (ROOT / "csrc").iterdir()}
+    for path in sorted((ROOT / "csrc").glob("*.[hc]*")):
+        included = re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8"))
+        assert included, path.name
+        if path.name.startswith("bind_"):
+            continue
+        for header in included:
+            assert not foreign.search(header), f"{path.name} includes {header}"
+            assert not header.startswith("bind_"), f"{path.name} includes {header}"
+            assert header in own or "/" not in header, f"{path.name} includes {header}"
+
+
+def test_kernel_headers_have_internal_linkage():
+    """An inline function of one instruction set must not be the copy that the linker keeps."""
+    seen, queue = set(), ["kernels.cc"]
+    while queue:
+        name = queue.pop()
+        text = (ROOT / "csrc" / name).read_text(encoding="utf-8")
+        headers = re.findall(r'#\s*include\s*"([^"]+)"', text)
+        queue += [header for header in headers if header not in seen]
+        seen |= set(headers)
+    declarations = {"crossent.h", "kernels.h"}  # what the kernels share with the rest
+    assert declarations < seen
+    for name in seen - declarations:
+        text = (ROOT / "csrc" / name).read_text(encoding="utf-8")
+        body = re.search(r"namespace crossent \{\s*namespace \{(.*)\}\s*//\s*namespace\s*\}", text, re.S)
+        assert body, f"{name} has declarations outside an unnamed namespace"
