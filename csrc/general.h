@@ -55,7 +55,7 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.anchor_tail = tail;
   sums.anchor_mass = mass;
   const double change = from - sums.base();
-  sums.linear += sums.mass * change;
+  sums.linear.add(sums.mass.value() * change);
   sums.spread += (sums.others.sum + sums.others.lost) * change;
 }
 
@@ -69,9 +69,9 @@ inline void choose_anchor(const Problem& problem, const Block& block, double lar
 }
 
 // sum of values * (u - base); where a value is 0 or exp(u) has vanished, an infinite u adds nothing.
-inline double sum_of_differences(const Block& block, const double* values, const Sums<double>& sums, bool vanishing) {
+inline Total sum_of_differences(const Block& block, const double* values, const Sums<double>& sums, bool vanishing) {
   const double base = sums.base();
-  V<double> sum{};
+  Lanes sum;
   const auto term = [&](int i, int width) {
     const V<double> value = load_first(values + i, width, 0.0);
     const V<double> u = load_first(block.logits.logits + i, width, base);
@@ -81,17 +81,17 @@ inline double sum_of_differences(const Block& block, const double* values, const
     return adds ? value * difference : V<double>{};
   };
   for (int i = 0; i < block.count; i += kLanes<double>) {
-    sum += term(i, block.count - i < kLanes<double> ? block.count - i : kLanes<double>);
+    sum.add(term(i, block.count - i < kLanes<double> ? block.count - i : kLanes<double>));
   }
-  return wide_sum(sum);
+  return sum.total();
 }
 
-inline double sum_of(const double* values, int count) {
-  V<double> sum{};
+inline Total sum_of(const double* values, int count) {
+  Lanes sum;
   for (int i = 0; i < count; i += kLanes<double>) {
-    sum += load_first(values + i, count - i < kLanes<double> ? count - i : kLanes<double>, 0.0);
+    sum.add(load_first(values + i, count - i < kLanes<double> ? count - i : kLanes<double>, 0.0));
   }
-  return wide_sum(sum);
+  return sum.total();
 }
 
 // Where one row's operands lie.
@@ -148,14 +148,14 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
     sums.row_max = largest > sums.row_max ? largest : sums.row_max;
     *references = {reference, !counts};
     if (has_mass(problem)) {
-      sums.linear += sum_of_differences(block, block.mass, sums, false);
-      sums.mass += sum_of(block.mass, block.count);
+      sums.linear.add(sum_of_differences(block, block.mass, sums, false), 1);
+      sums.mass.add(sum_of(block.mass, block.count), 1);
     }
     if (counts) {
       const double factor = sums.join(reference);
       sums.add(sum, factor);
       if (problem.output == Output::scores) {
-        sums.spread += sum_of_differences(block, block.exps, sums, true) * ExpTable<double>::kUnbias * factor;
+        sums.spread += sum_of_differences(block, block.exps, sums, true).value() * ExpTable<double>::kUnbias * factor;
       }
       if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
     } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<double>) {

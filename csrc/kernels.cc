@@ -138,7 +138,9 @@ struct PlainRows {
     sum_row<X>(problem, group.logits[row], begin, end, keep, references, sums);
   }
   static void join(const Problem&, const Sums<X>& next, Sums<X>& sums) { merge(next, sums); }
-  static void take(const Problem&, RowGroup& group, int row, const Sums<X>& sums) { group.linear[row] = sums.linear; }
+  static void take(const Problem&, RowGroup& group, int row, const Sums<X>& sums) {
+    group.linear[row] = sums.linear.value();
+  }
   static void finish(const Problem& problem, RowGroup& group) { finish_group<X>(problem, group, has_mass(problem)); }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const X* keep,
                     const BlockReference<X>* references, const Sums<X>& sums) {
@@ -168,9 +170,9 @@ struct GeneralRows {
   static void join(const Problem&, const Sums<double>& next, Sums<double>& sums) { merge_general(next, sums); }
   // The one-hot part of an index target joins the other masses.
   static void take(const Problem&, RowGroup& group, int row, const Sums<double>& sums) {
-    group.mass[row] = sums.mass;
+    group.mass[row] = sums.mass.value();
     group.anchor_mass[row] = sums.anchor_mass;
-    group.linear[row] = sums.linear;
+    group.linear[row] = sums.linear.value();
     const double onehot = group.target_mass[row];
     if (group.target[row] < 0 || onehot == 0) return;
     if (group.target[row] == sums.anchor) {

@@ -21,8 +21,8 @@ struct Sums {
   double anchor_logit = -kInfinity<double>;
   double anchor_tail = 0;  // what rounding took from it
   double anchor_mass = 0;
-  double linear = 0;   // sum of mass * (u - base()), over all classes
-  double mass = 0;     // sum of mass
+  Total linear;        // sum of mass * (u - base()), over all classes
+  Total mass;          // sum of mass
   double spread = 0;   // sum of exp(u) * (u - base())
   double product = 0;  // sum of exp(u) * du/da * v
 
@@ -42,10 +42,7 @@ struct Sums {
   }
 
   CROSSENT_INLINE void add(double value) { others.add(value); }
-  CROSSENT_INLINE void add(const Total& total, double factor) {
-    others.add(total.sum * factor);
-    others.lost += total.lost * factor;
-  }
+  CROSSENT_INLINE void add(const Total& total, double factor) { others.add(total, factor); }
 
   // The factor that brings a sum measured against `other` to the reference, which first grows to `other` if that is
   // the larger.
@@ -104,8 +101,8 @@ struct RowGroup {
 // Adds the sums of a row's next segment to those of its first ones.
 template <class X>
 void merge(const Sums<X>& next, Sums<X>& sums) {
-  sums.linear += next.linear;
-  sums.mass += next.mass;
+  sums.linear.add(next.linear, 1);
+  sums.mass.add(next.mass, 1);
   sums.row_max = next.row_max > sums.row_max ? next.row_max : sums.row_max;
   const double factor = next.empty ? 1 : sums.join(next.reference);
   sums.add(next.others, factor);

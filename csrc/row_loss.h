@@ -125,7 +125,7 @@ void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end
     const int skip = anchor >= 0 && anchor < count && counts ? static_cast<int>(anchor) : -1;
     if (has_mass(problem)) {
       const double* const weight = problem.weight ? problem.weight + at : nullptr;
-      sums.linear += even_mass(problem) * smooth_block(logits, count, weight, sums.base());
+      sums.linear.add(even_mass(problem) * smooth_block(logits, count, weight, sums.base()));
     }
     const Total sum = keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
                            : sum_block<X, false>(logits, count, skip, reference, nullptr);

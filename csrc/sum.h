@@ -64,6 +64,24 @@ struct Total {
     lost += (sum - (next - back)) + (value - back);
     sum = next;
   }
+  CROSSENT_INLINE void add(const Total& other, double factor) {
+    add(other.sum * factor);
+    lost += other.lost * factor;
+  }
+  CROSSENT_INLINE double value() const { return sum + lost; }
+};
+
+// The sum of plain numbers, lane by lane and then in all.
+struct Lanes {
+  V<double> sum{}, lost{};
+
+  CROSSENT_INLINE void add(V<double> value) { sum = two_sum(sum, value, lost); }
+  CROSSENT_INLINE Total total() const {
+    Total total;
+    for (int i = 0; i < kLanes<double>; ++i) total.add(sum[i]);
+    total.lost += sum_of_lanes<double>(lost);
+    return total;
+  }
 };
 
 CROSSENT_INLINE Total total_of(const Sum<float>& lanes) {
