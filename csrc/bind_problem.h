@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "crossent.h"
+#include "float_mode.h"
 
 namespace crossent {
 
@@ -91,6 +92,8 @@ inline void set_ignored(Problem& problem, nanobind::handle value) {
   problem.ignore_is_unsigned = true;
 }
 
+constexpr int64_t kNothingCounts = -2;  // in place of a bad row: the divisor is 0
+
 struct Answer {
   double sum = 0, divisor = 1;  // of the losses
   int64_t bad_row = -1;         // the first row whose target is not a class
@@ -99,6 +102,7 @@ struct Answer {
 // Looks at the targets, then runs the core unless a row is bad or the divisor is 0: then nothing was written.
 // normalizer: the divisor of a mean, 0 where it is computed; scale: multiplies the gradient. Needs no interpreter.
 inline Answer answer(Problem& problem, bool mean, double normalizer, double scale, ParallelFor parallel_for) {
+  const FloatMode mode;
   Answer answer;
   double kept = static_cast<double>(problem.rows.count);
   if (problem.form == Targets::index) {
@@ -107,7 +111,8 @@ inline Answer answer(Problem& problem, bool mean, double normalizer, double scal
     kept = problem.weight ? summary.weight : static_cast<double>(summary.kept);
   }
   if (mean) answer.divisor = normalizer != 0 ? normalizer : kept;
-  if (answer.bad_row < 0 && answer.divisor != 0) {
+  if (answer.bad_row < 0 && answer.divisor == 0) answer.bad_row = kNothingCounts;
+  if (answer.bad_row == -1) {
     problem.weight_sum = static_cast<double>(problem.classes);
     if (problem.weight) problem.weight_sum = std::accumulate(problem.weight, problem.weight + problem.classes, 0.0);
     problem.scale = scale / answer.divisor;

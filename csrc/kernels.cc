@@ -272,18 +272,18 @@ template <class X>
 double run_columns(const Problem& problem, int64_t begin, int64_t end) {
   RowGroup group{};
   Tile<X> tile;
-  double loss = 0;
+  Total loss;
   for (int64_t first = begin; first < end; first += kLanes<X>) {
     start_group(problem, first, static_cast<int>(end - first < kLanes<X> ? end - first : kLanes<X>), group);
     load_tile(problem, group, tile);
     sum_tile(problem, group, tile);
     finish_group<X>(problem, group, has_mass(problem));
-    loss += record_group(problem, group, first, nullptr);
+    loss.add(record_group(problem, group, first, nullptr));
     if (!problem.grad) continue;
     scale_tile(problem, group, tile);
     store_tile(problem, group, tile);
   }
-  return loss;
+  return loss.value();
 }
 
 template <class X>
@@ -329,7 +329,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
   auto* const references = static_cast<BlockReference<X>*>(scratch);
   auto* const beside = reinterpret_cast<X*>(references + together * blocks);
   RowGroup group{};
-  double loss = 0;
+  Total loss;
   for (int64_t first = begin; first < end; first += together) {
     start_group(problem, first, static_cast<int>(end - first < together ? end - first : together), group);
     Sums<X> sums[kGroup];
@@ -356,7 +356,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
       anchors[r] = sums[r].anchor;
     }
     Path::finish(problem, group);
-    loss += record_group(problem, group, first, anchors);
+    loss.add(record_group(problem, group, first, anchors));
     for (int r = 0; problem.grad && r < group.rows; ++r) {
       if (group.ignored[r]) {
         write_zero_gradient(problem, group.grad[r]);
@@ -365,7 +365,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
       }
     }
   }
-  return loss;
+  return loss.value();
 }
 
 // 5. One row in segments.

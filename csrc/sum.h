@@ -68,7 +68,8 @@ struct Total {
     add(other.sum * factor);
     lost += other.lost * factor;
   }
-  CROSSENT_INLINE double value() const { return sum + lost; }
+  // Of an infinite sum nothing is lost (and inf - inf is nan).
+  CROSSENT_INLINE double value() const { return lost == lost ? sum + lost : sum; }
 };
 
 // The sum of plain numbers, lane by lane and then in all.

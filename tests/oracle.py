@@ -125,7 +125,8 @@ def truth(logits, targets, v=0.0, *, z_loss=0.0, logit_scale=1.0, softcap=None, 
     hvp_scale = abs(slope) * (hvp_size + 2 * z * prob * abs(mean))
     return Truth(
         loss=(loss := (mass * minus_log).sum(1) + (z * lse * lse)[:, 0]),
-        loss_scale=np.maximum(abs(loss), (2 * z * abs(lse) * lse_scale)[:, 0]),
+        # The loss needs lse to the last place of 1 at best: it is the logarithm of a sum.
+        loss_scale=np.maximum(abs(loss), (2 * z * abs(lse) * np.maximum(lse_scale, 1))[:, 0]),
         grad=slope * grad_u,
         grad_scale=abs(slope) * grad_scale,
         lse=lse[:, 0],

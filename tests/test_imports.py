@@ -17,7 +17,7 @@ SOURCES = ROOT / "src" / "crossent"
 HEAVY = ("torch", "jax", "ml_dtypes", "matplotlib", "scipy", "sympy", "typer", "rich")
 
 NUMPY = ("functional", "jacobian", "loss", "threads")
-FRONT_ENDS = {"numpy": NUMPY, "torch": ("torch",), "jax": ("jax",)}
+FRONT_ENDS = {"numpy": NUMPY, "torch": ("torch", "hf"), "jax": ("jax",)}
 
 
 def run_python(program):
@@ -115,7 +115,7 @@ def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
     for path in SOURCES.rglob("*.py"):
         part = module_of(path).split(".")[0]
         for framework in ("torch", "jax"):
-            if part not in (framework, "bench"):
+            if part not in (*FRONT_ENDS[framework], "bench"):
                 assert framework not in third_party_in(path), path
 
 
@@ -129,7 +129,6 @@ def test_no_python_torch_or_xla_header_is_included_outside_bind_files():
     own = {path.name for path in (ROOT / "csrc").iterdir()}
     for path in sorted((ROOT / "csrc").glob("*.[hc]*")):
         included = re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8"))
-        assert included, path.name
         if path.name.startswith("bind_"):
             continue
         for header in included:
@@ -151,5 +150,6 @@ def test_kernel_headers_have_internal_linkage():
     assert declarations < seen
     for name in seen - declarations:
         text = (ROOT / "csrc" / name).read_text(encoding="utf-8")
-        body = re.search(r"namespace crossent \{\s*namespace \{(.*)\}\s*//\s*namespace\s*\}", text, re.S)
-        assert body, f"{name} has declarations outside an unnamed namespace"
+        code = re.sub(r"//.*|^\s*#.*(\\\n.*)*", "", text, flags=re.M).strip()
+        assert re.match(r"namespace crossent \{\s*namespace \{", code), name
+        assert re.search(r"\}\s*\}$", code), name

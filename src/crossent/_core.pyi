@@ -29,7 +29,7 @@ def compute(
     softcap: float,  # 0: none
     logit_scale: float,
 ) -> tuple[float, float, int]:
-    """Returns (sum of the losses, divisor, first bad row or -1).
+    """Returns (sum of the losses, divisor, first bad row, or -1, or -2 where the divisor is 0).
 
     Where a row is bad or the divisor is 0, nothing has been written.
     """

@@ -16,6 +16,7 @@ from crossent import _core
 
 Array = NDArray[Any]
 
+_NOTHING_COUNTS = -2  # the core's word for a divisor of 0
 _LOSS, _SOFTMAX, _LOG_SOFTMAX, _SCORES, _PRODUCT = range(5)
 
 
@@ -113,10 +114,9 @@ def _loss(
     if wants_grad:
         inputs = (logits, target, weights, incoming if per_row else None, vector)
         grad = arguments.output_array(out, logits, inputs)
-    loss_type = arguments.loss_type(logits)
     reduced = reduction != "none"
     losses = np.empty(() if reduced else rows, arguments.loss_type(logits))
-    _, divisor, bad_row = _compute(
+    _, _, bad_row = _compute(
         output, logits, axis, targets=target, form=form, weight=weights,
         grad_loss=incoming if per_row else None, vector=vector, loss=losses, grad=grad,
         ignore_index=ignored, reduced=reduced, mean=reduction == "mean",
@@ -126,7 +126,7 @@ def _loss(
     )  # fmt: skip
     if bad_row >= 0:
         arguments.raise_bad_target(bad_row, target, logits, axis)
-    if divisor == 0:
+    if bad_row == _NOTHING_COUNTS:
         if rule.when_empty == "raise":
             arguments.raise_empty()
         losses[...] = 0 if rule.when_empty == "zero" else np.nan

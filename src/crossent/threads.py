@@ -42,10 +42,21 @@ def isa() -> str:
     """The instruction set whose kernels are in use, e.g. "x86-64-v4".
 
     CROSSENT_ISA in the environment chooses another of `available_isas` when crossent is imported.
+
+    Example:
+        >>> import crossent
+        >>> crossent.isa() in crossent.available_isas()
+        True
     """
     return _core.isa()
 
 
 def available_isas() -> list[str]:
-    """The instruction sets whose kernels this machine can run, best first."""
+    """The instruction sets whose kernels this machine can run, best first.
+
+    Example:
+        >>> import crossent
+        >>> crossent.available_isas()[-1]
+        'baseline'
+    """
     return _core.available_isas()
