@@ -33,18 +33,12 @@ BOUNDS = {
     OUT: (SCALE, EXP),
     IN_PLACE: (SCALE, EXP),
 }
-LIMIT_TITLES = {
-    READ: "read the logits",
-    SCALE: "scale them in place",
-    FILL: "fill a fresh gradient",
-    FILL_SMALL: "the same without huge pages",
-    EXP: "that many bare exps",
-}
 
 
 def fresh_memory(size: int, advice: str) -> mmap.mmap:
     """Memory that no page stands behind yet, with the system's advice where it takes any."""
-    memory = mmap.mmap(-1, size)
+    # Private: shared memory, Python's default, gets no huge pages.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, advice):
         with suppress(OSError):  # a kernel without huge pages
             memory.madvise(getattr(mmap, advice))

@@ -31,18 +31,23 @@ class Worker:
 
     def __init__(self, contender: type[Contender], threads: int) -> None:
         self.contender = contender
+        self.threads = threads
+        self._launch()
+
+    def _launch(self) -> None:
         self.alive = True
-        environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(threads))
+        environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(self.threads))
         environment.pop(HUGE_PAGES_SETTING, None)
+        name = self.contender.name
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             # -P: a file in the working directory must not be taken for a library.
-            [sys.executable, "-P", "-m", "crossent.bench.worker", contender.name, str(threads)],
+            [sys.executable, "-P", "-m", "crossent.bench.worker", name, str(self.threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             text=True,
-            env=environment | dict(contender.environment),
+            env=environment | dict(self.contender.environment),
         )
 
     def __enter__(self) -> "Worker":
@@ -54,9 +59,23 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._complaints.close()
+
+    def revive(self) -> None:
+        """A new process, started, where the last one has died: one failure must not be all.
+
+        Raises:
+            ContenderError: it cannot start either.
+        """
+        if not self.alive:
+            self._end()
+            self._launch()
+            self.ask("start")
 
     def ask(self, do: str, **more: Any) -> Any:
         """Send a request, wait, and return its answer.

@@ -8,6 +8,7 @@ from math import isclose
 from pathlib import Path
 
 from crossent.bench.cases import Case
+from crossent.bench.contender import Contender
 from crossent.bench.data import write_arrays
 from crossent.bench.limits import MachineLimits
 from crossent.bench.process import ContenderError, Worker
@@ -108,22 +109,31 @@ class CaseRun:
 
     def can_take_part(self, worker: Worker) -> bool:
         """Whether a worker can compute the case here; if not, says why in `left_out`."""
-        contender, room = worker.contender, free_memory()
-        reason = contender.why_not(self.case)
-        needed = contender.most_held * self.case.bytes
-        if not worker.alive:
-            reason = "its process has ended"
-        elif reason is None and room is not None and needed > room:
-            reason = f"needs {needed / 2**30:.1f} GiB; {room / 2**30:.1f} GiB are free"
+        contender = worker.contender
+        reason = contender.why_not(self.case) or self.lacks_memory(contender)
+        if reason is None:
+            try:
+                worker.revive()
+            except ContenderError as error:
+                reason = str(error)
         if reason is not None:
             self.left_out[contender.name] = reason
         return reason is None
+
+    def lacks_memory(self, contender: type[Contender]) -> str | None:
+        """Why a contender should not even begin, or None."""
+        needed, room = contender.most_held * self.case.bytes, free_memory()
+        if room is None or needed <= room:
+            return None
+        return f"needs {needed / 2**30:.1f} GiB; {room / 2**30:.1f} GiB are free"
 
     @contextmanager
     def loaded(self, entry: Entry) -> Iterator[None]:
         """The worker holds the arrays; anything that goes wrong leaves it out from here on."""
         try:
             if not self.keep or not entry.rounds:
+                if lacking := self.lacks_memory(entry.worker.contender):
+                    raise ContenderError(lacking)
                 entry.worker.ask("load", case=asdict(self.case), folder=str(self.folder))
             yield
             if not self.keep:

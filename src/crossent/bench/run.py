@@ -124,6 +124,7 @@ def judge(worker: Worker, dtype: str) -> Accuracy:
     if reason is not None:
         return Accuracy(contender.name, dtype, {}, reason)
     try:
+        worker.revive()
         errors = {
             name: Errors(**worker.ask("errors", regime=name, dtype=dtype)) for name in REGIMES
         }

@@ -22,7 +22,7 @@ class Jax(Contender):
     modules, packages = ("jax", "optax"), ("jax", "optax")
     environment: ClassVar[Mapping[str, str]] = {"JAX_PLATFORMS": "cpu"}
     tasks = (LOSS, FRESH, IN_PLACE)
-    most_held = 5
+    most_held = 6
 
     def start(self, threads: int) -> None:
         self.jax: Any = import_module("jax")

@@ -1,0 +1,15 @@
+"""Softmax cross-entropy for PyTorch: drop-in for PyTorch's own, exact, fast and frugal.
+
+>>> import torch, crossent.torch
+>>> logits = torch.tensor([[2.0, 1.0, 0.1]], requires_grad=True)
+>>> crossent.torch.cross_entropy(logits, torch.tensor([1])).backward()
+>>> print(logits.grad.numpy().round(3))
+[[ 0.659 -0.758  0.099]]
+"""
+
+from crossent.torch import _ops as _ops
+from crossent.torch.loss import cross_entropy
+from crossent.torch.module import CrossEntropyLoss
+from crossent.torch.scores import TokenScores, token_scores
+
+__all__ = ["CrossEntropyLoss", "TokenScores", "cross_entropy", "token_scores"]
