@@ -14,7 +14,7 @@ import pytest
 
 import crossent
 from crossent import cli
-from crossent.explain import mathml, numpy_code, picture
+from crossent.explain import mathml, numpy_code, panels, picture
 from crossent.explain.inputs import read_problem
 from crossent.explain.markup import asset
 from crossent.explain.numbers import plain, write_number
@@ -157,7 +157,7 @@ def test_a_shown_row_has_its_target_however_improbable(tmp_path):
         (8.497e-18, "3", "8.50×10⁻¹⁸"), (-123456.0, "3", "−1.23×10⁵"), (0.25, "g", "0.25"),
         (1e-9, "s", "0.000"), (-1e-9, "s", "0.000"), (float("nan"), "3", "nan"),
         (float("-inf"), "3", "−inf"), (9.96e-5, "1", "1×10⁻⁴"), (10000.0, "i", "10,000"),
-        (1.342214, "5", "1.34221"), (0.0625, "3", "0.063"),
+        (1.342214, "5", "1.34221"), (0.0625, "3", "0.063"), (9999.5, "3", "9999.500"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_as_their_style_says(value, style, written):
@@ -559,3 +559,19 @@ def test_help_teaches(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for wanted in ("p - y", "--logits", "--targets", "--row", "--classes", "--no-open", "--latex"):
         assert wanted in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("cat", "cat"), ("class 3", "class 3"), ("class 8868", "8868"), ("9,995 others", "others"),
+     ("automobile", "automo…"), ("class 12345678", "123456…")],
+)  # fmt: skip
+def test_names_in_the_picture_keep_what_tells_them_apart(name, short):
+    assert panels.short_name(name) == short
+
+
+def test_a_long_name_is_cut_but_still_names_its_target():
+    long = "a name of far more letters than any table has room for"
+    view = view_of(targets=f"{long}, b", classes=f"a, {long}, b")
+    assert view.row.names[1] == long[:39] + "…"
+    assert view.row.target == 1

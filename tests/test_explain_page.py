@@ -18,6 +18,7 @@ from crossent.explain.inputs import read_problem
 from crossent.explain.markup import flags_of, words_of
 from crossent.explain.numbers import write_number
 from crossent.explain.page import make_page
+from crossent.explain.panels import short_name
 from crossent.explain.state import State
 from crossent.explain.view import make_view
 from crossent.explain.walk import all_numbers
@@ -168,7 +169,7 @@ def check_against_crossent(opened, state):
     for key, text in opened.page.evaluate(
         "[...document.querySelectorAll('[data-w]')].map(e => [e.dataset.w, e.textContent])"
     ):
-        assert text == words[key] or (text.endswith("…") and words[key].startswith(text[:-1]))
+        assert text in (words[key], short_name(words[key]))
     for flag, hidden in opened.page.evaluate(
         "[...document.querySelectorAll('[data-if]')].map(e => [e.dataset.if, e.hidden])"
     ):

@@ -42,7 +42,7 @@ class Question(NamedTuple):
 QUESTIONS = {
     "shift": [
         Question(
-            "Add 1000 to every logit of the row. What happens to the probability of {{@t.name}}?",
+            "Add 1000 to every logit of the row. What happens to the share of {{@t.name}}?",
             "shift.sign", {-1: "it falls", 0: "nothing", 1: "it rises"},
         )
     ],
@@ -169,7 +169,7 @@ def panel_line(m: Markup, k: int) -> str:
     return (
         f'<div class="line" data-slot="{k}"><input type="radio" name="target" value="{k}">'
         f'<span class="name">{m.word(f"name.{k}")}</span>'
-        f'<input type="number" data-logit="{k}" step="any" value="{value!r}">'
+        f'<input type="number" data-logit="{k}" step="any" value="{value:.6g}">'
         f'<input type="range" data-logit="{k}" min="{low:g}" max="{high:g}" step="{step:g}" '
         f'value="{value!r}"><span class="prob">{m.bar(f"p.{k}")}{m.number(f"p.{k}")}</span></div>'
     )

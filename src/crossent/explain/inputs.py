@@ -19,6 +19,7 @@ from crossent._terminal import DataError, UsageError
 
 EXAMPLE_LOGITS, EXAMPLE_TARGETS = "2.0, 1.0, 0.1; 0.1, 2.0, 1.9", "1, 0"
 FILE_ENDINGS = (".npy", ".csv", ".txt")
+LONGEST_NAME = 40
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
 Array = NDArray[Any]
@@ -41,8 +42,9 @@ class Problem:
         return int(self.logits.shape[1])
 
     def name(self, k: int) -> str:
-        """What class k is called."""
-        return self.names[k] if self.names else f"class {k}"
+        """What class k is called, in few enough letters to stand in a table."""
+        name = self.names[k] if self.names else f"class {k}"
+        return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
     def row(self, n: int) -> tuple[Array, Array]:
         """(a, y) of row n in float64, the caller's own."""

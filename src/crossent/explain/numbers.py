@@ -20,7 +20,7 @@ Value = float | str
 Numbers = Mapping[str, float]
 
 MINUS = "\N{MINUS SIGN}"
-TOO_SMALL, TOO_LARGE = 0.0005, 1e5  # beyond these three decimals say nothing
+TOO_SMALL, TOO_LARGE = 0.0005, 1e4  # beyond these three decimals say nothing
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 

@@ -5,12 +5,13 @@ Panels and heat map are drawn at the origin; a layout (picture.py) moves and enl
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from crossent.explain.markup import Markup
 
 HEAD, PITCH, FOOT = 36, 24, 10  # of a panel: its title, a line a class, below the last
-PANEL, NAME, VALUE = 163, 48, 50  # widths: a panel; in it the class's name, the number
+PANEL, NAME, VALUE = 163, 48, 60  # widths: a panel; in it the class's name, the number
 LETTERS = 7  # of a name that fit
 
 
@@ -85,9 +86,7 @@ def panel(m: Markup, name: str) -> str:
 
 def panel_line(m: Markup, name: str, k: int) -> str:
     """A class of a panel."""
-    label, middle = m.words[f"name.{k}"], line_top(k) + PITCH / 2
-    if len(label) > LETTERS:
-        label = label[: LETTERS - 1] + "…"
+    label, middle = short_name(m.words[f"name.{k}"]), line_top(k) + PITCH / 2
     start, end = NAME + 8, PANEL - VALUE - 8
     zero, scale = (start, end - start) if name == "p" else ((start + end) / 2, (end - start) / 2)
     bar_key = {"a": f"size.a.{k}", "dp": f"size.dp.{k}"}.get(name, f"{name}.{k}")
@@ -103,6 +102,14 @@ def panel_line(m: Markup, name: str, k: int) -> str:
         + f'<text data-w="name.{k}" class="note" x="10" y="{middle + 4.5:g}">{escape(label)}</text>'
         + bound(m, f"{name}.{k}", PANEL - 9, middle + 4.5, "value", "a" if name == "a" else "3")
     )
+
+
+def short_name(name: str) -> str:
+    """A class's name for a panel: of "class 8868" or "9,995 others" what tells them apart."""
+    if len(name) <= LETTERS:
+        return name
+    telling = re.sub(r"^class (?=\d+$)|^[\d,]+ (?=others$)", "", name)
+    return telling if len(telling) <= LETTERS else telling[: LETTERS - 1] + "…"
 
 
 def line_top(k: int) -> int:

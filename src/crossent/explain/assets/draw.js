@@ -20,6 +20,13 @@ function allWords(data, state, numbers) {
   return words;
 }
 
+// As in panels.py: what tells long names apart.
+function shortName(name) {
+  if (name.length <= LETTERS) return name;
+  const telling = name.replace(/^class (?=\d+$)|^[\d,]+ (?=others$)/, "");
+  return telling.length <= LETTERS ? telling : `${telling.slice(0, LETTERS - 1)}…`;
+}
+
 function drawText(numbers, words) {
   for (const element of $$("[data-k]")) {
     const value = numbers[element.dataset.k];
@@ -27,8 +34,8 @@ function drawText(numbers, words) {
     element.dataset.v = String(Number(value.toPrecision(9)));
   }
   for (const element of $$("[data-w]")) {
-    const word = words[element.dataset.w], letters = element.closest("svg") ? LETTERS : Infinity;
-    if (word !== undefined) element.textContent = word.length > letters ? `${word.slice(0, letters - 1)}…` : word;
+    const word = words[element.dataset.w];
+    if (word !== undefined) element.textContent = element.closest("svg") ? shortName(word) : word;
   }
 }
 

@@ -31,7 +31,8 @@ function syncControls() {
   const logits = state.logits[state.chosen], target = state.targets[state.chosen];
   for (const input of $$("[data-logit]")) {
     const value = logits[Number(input.dataset.logit)];
-    if (input !== document.activeElement || input.type === "range") input.value = value;
+    if (input.type === "range") input.value = value;
+    else if (input !== document.activeElement) input.value = Number(value.toPrecision(6));
   }
   for (const input of $$("[name=target]")) {
     input.checked = input.value === (target === null ? "y" : String(target));

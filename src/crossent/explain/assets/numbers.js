@@ -1,5 +1,5 @@
 // How a number is written: the same as numbers.py, where the styles are listed.
-const MINUS = "−", TOO_SMALL = 0.0005, TOO_LARGE = 1e5;
+const MINUS = "−", TOO_SMALL = 0.0005, TOO_LARGE = 1e4;
 const superscript = (n) => String(n).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".indexOf(c)]);
 
 function powerOfTen(size, decimals) {
