@@ -42,7 +42,6 @@ def calls(logits, labels, one_hot):
     yield "loss a row", lambda: alone(logits, labels, reduction="none"), rows
     yield "loss of one-hot rows", lambda: alone(logits, one_hot), rows
     yield "loss, Fortran order", lambda: alone(other, labels), rows
-    del other
     yield "scores", lambda: crossent.token_scores(logits, labels), 4 * rows
     yield "gradient", lambda: both(logits, labels), grad + rows
     yield "gradient, one-hot rows", lambda: both(logits, one_hot), grad + rows

@@ -80,7 +80,9 @@ def assert_all_agree(logits, targets, v, options, grad_loss=None):
         product = crossent.cross_entropy_hvp(logits, targets, v, **options)
         with np.errstate(all="ignore"):
             reach = 4 * abs(v.astype(np.float64)).max(initial=0)
-            reach *= max(1.0, abs(options.get("logit_scale", 1.0)), 1 / (options.get("softcap") or 1))
+            reach *= max(
+                1.0, abs(options.get("logit_scale", 1.0)), 1 / (options.get("softcap") or 1)
+            )
         agree(product, expected, reach * grad_scale(logits, targets, options))
 
 

@@ -1,6 +1,7 @@
 """The yardsticks of the bench: the machine's limits, and the truth that errors are held against."""
 
 import math
+import sys
 
 import mpmath
 import numpy as np
@@ -10,6 +11,8 @@ from crossent import _core
 from crossent.bench import accuracy
 from crossent.bench.contenders.numpy import Textbook
 from crossent.bench.contenders.ours import Crossent
+from crossent.bench.limits import fresh_memory
+from crossent.bench.measure import resident
 
 SIZES = (0, 1, 3, 4, 63, 64, 511, 512, 513, 4099, 300_000)
 
@@ -40,6 +43,18 @@ def test_filling_writes_everything_and_nothing_else(isa, count):
     _core.limit_fill(data[1:-1])
     assert (data[1:-1] == 1).all()
     assert data[0] == data[-1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what stands behind memory")
+@pytest.mark.parametrize("advice", ["MADV_HUGEPAGE", "MADV_NOHUGEPAGE"])
+def test_fresh_memory_is_private_and_no_page_stands_behind_it_yet(advice):
+    before = resident("RssAnon")
+    with fresh_memory(32 << 20, advice) as memory:
+        made = resident("RssAnon")
+        _core.limit_fill(memory)
+        filled = resident("RssAnon")
+    assert made - before < 4 << 20
+    assert filled - made > 28 << 20
 
 
 @pytest.mark.parametrize("doubles", [False, True])

@@ -312,7 +312,9 @@ def test_a_row_without_a_softmax_is_nan_and_no_other_row_is_touched(isa, kind, C
 @paths
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 @roads
-def test_an_ignored_row_may_hold_anything_and_has_loss_0_and_gradient_0(isa, options, bad, C, dtype):
+def test_an_ignored_row_may_hold_anything_and_has_loss_0_and_gradient_0(
+    isa, options, bad, C, dtype
+):
     logits = logits_of((3, C), dtype)
     logits[1] = bad
     labels = np.array([0, -100, C - 1])

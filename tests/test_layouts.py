@@ -251,9 +251,7 @@ def test_broadcast_logits_and_targets_are_read_in_place(dtype, C):
         soft = np.broadcast_to(soft_targets_of((1, C)), shape)
         for targets in (labels, soft):
             got = crossent.cross_entropy_and_grad(logits, targets, reduction="none")
-            full = crossent.cross_entropy_and_grad(
-                logits.copy(), targets.copy(), reduction="none"
-            )
+            full = crossent.cross_entropy_and_grad(logits.copy(), targets.copy(), reduction="none")
             assert all_bits(got) == all_bits(full)
     flat = np.broadcast_to(row[:, :1], (4, C))  # all classes are one number
     got = crossent.cross_entropy_and_grad(flat, [0, 1, 2, 3])

@@ -47,9 +47,7 @@ def definition(a, y, v, weight=None, label_smoothing=0, z_loss=0, softcap=None, 
         for p_k, x in zip(p, sv, strict=True)
     ]
     return {
-        "loss": [
-            mpmath.fsum(g_k * (lse - x) for g_k, x in zip(g, u, strict=True)) + z * lse * lse
-        ],
+        "loss": [mpmath.fsum(g_k * (lse - x) for g_k, x in zip(g, u, strict=True)) + z * lse * lse],
         "grad": [s * x for s, x in zip(slope, d, strict=True)],
         "lse": [lse],
         "prob": p,

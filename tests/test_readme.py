@@ -20,7 +20,13 @@ import crossent
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = ("README.md", "docs/course.md", "docs/options.md", "docs/numerics.md")
+PAGES = (
+    "README.md",
+    "docs/course.md",
+    "docs/options.md",
+    "docs/numerics.md",
+    "docs/evaluation.md",
+)
 FUNCTIONS = (
     crossent.cross_entropy,
     crossent.cross_entropy_and_grad,

@@ -8,6 +8,8 @@
 
 import os as _os
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from crossent import _arguments, _core
 from crossent.functional import (
@@ -25,15 +27,21 @@ from crossent.jacobian import grad_wrt_probabilities, log_softmax_jacobian, soft
 from crossent.loss import CrossEntropyLoss
 from crossent.threads import available_isas, get_num_threads, isa, set_num_threads
 
+if _TYPE_CHECKING:
+    from crossent.evaluation import EvaluationAccumulator, EvaluationResult, evaluate
+
 __version__ = _version("crossent")
 
 __all__ = [
     "CrossEntropyLoss",
+    "EvaluationAccumulator",
+    "EvaluationResult",
     "TokenScores",
     "available_isas",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_entropy_hvp",
+    "evaluate",
     "get_num_threads",
     "grad_wrt_probabilities",
     "isa",
@@ -49,3 +57,12 @@ __all__ = [
 
 if (_name := _os.environ.get("CROSSENT_ISA")) and not _core.select_isa(_name):
     raise _arguments.unknown_isa(_name, _core.available_isas())
+
+
+def __getattr__(name: str) -> _Any:
+    """What reads files is imported when it is first asked for: ``import crossent`` stays light."""
+    if name in ("EvaluationAccumulator", "EvaluationResult", "evaluate"):
+        from crossent import evaluation
+
+        return getattr(evaluation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

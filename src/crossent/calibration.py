@@ -1,7 +1,18 @@
 """How far a classifier's confidence is from how often it is right."""
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+
+def bin_of_confidence(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+    """(N,), which of ``bins`` bins of equal width each confidence from 0 to 1 falls into.
+
+    >>> bin_of_confidence(np.array([0.0, 0.19, 0.2, 1.0]), 5)
+    array([0, 0, 1, 4])
+    """
+    return np.minimum((confidence * bins).astype(np.intp), bins - 1)
 
 
 def calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> float:
@@ -30,5 +41,5 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 
         return float("nan")
     # The counts cancel: n_b |mean confidence - share right| = |sum of (confidence - right)|.
     excess = confidences - np.asarray(correct, dtype=np.float64)
-    bin_of_row = np.minimum((confidences * bins).astype(np.intp), bins - 1)
+    bin_of_row = bin_of_confidence(confidences, bins)
     return float(np.abs(np.bincount(bin_of_row, weights=excess)).sum() / confidences.size)

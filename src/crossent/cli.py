@@ -162,8 +162,8 @@ def bench(
     contenders: Annotated[
         str | None,
         typer.Option(
-            help="Of crossent, torch, torch-huge, torch-compiled, torch-compiled-huge, jax, "
-            "sklearn, scipy, textbook. Without it all that are installed."
+            help="Of crossent, crossent-torch, torch, torch-huge, torch-compiled, "
+            "torch-compiled-huge, jax, sklearn, scipy, textbook. Without it all that are installed."
         ),
     ] = None,
     threads: Annotated[

@@ -1,6 +1,5 @@
 """The ``crossent demo`` command: runs the demo, saves its picture, prints its figures."""
 
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -9,18 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent._terminal import UsageError, print_json, progress
+from crossent._terminal import check_picture_path, print_json, progress
 from crossent.demo import FOLDS, STEPS, DemoResult, HardDigit, run_demo
 from crossent.digits import CREDIT
 
-PICTURE_TYPES = (".png", ".svg", ".pdf")
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
 IMAGES_IN_A_ROW = 4  # of 16 columns and a gap: fits 80
 
 
 def demo_command(out: Path, *, as_json: bool) -> None:
     """Run the demo, save its picture to ``out``, print the figures as text or JSON."""
-    check_picture_path(out)
+    check_picture_path(out, "--out")
     from crossent.figures import save_demo_figure  # before the work: matplotlib may be missing
 
     with progress("training on digits", FOLDS * STEPS) as advance:
@@ -30,21 +28,6 @@ def demo_command(out: Path, *, as_json: bool) -> None:
         print_json(result.as_dict() | {"picture": str(out)})
     else:
         print(format_result(result, out, shades_for(sys.stdout.encoding)))
-
-
-def check_picture_path(path: Path) -> None:
-    """Raise UsageError where the picture could not be written, before any work is done."""
-    folder = path.parent
-    if path.is_dir():
-        raise UsageError(f"--out {path}: is a folder; name a file, such as {path / 'digits.png'}")
-    if path.suffix not in PICTURE_TYPES:
-        raise UsageError(
-            f"--out {path}: not a picture's name; end it in {', '.join(PICTURE_TYPES)}"
-        )
-    if not folder.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {folder}; make it or name another")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"--out {path}: may not be written; name a file in a folder of yours")
 
 
 def format_result(result: DemoResult, picture: Path, shades: str = SHADES) -> str:

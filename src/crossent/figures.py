@@ -79,32 +79,43 @@ def draw_loss_curves(figure: Figure, result: DemoResult) -> None:
     axes.minorticks_off()
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("cross-entropy, nats per image", color=INK)
+    style_axes(axes)
+
+
+def draw_confusion(figure: Figure, confusion: NDArray[np.int64]) -> None:
+    """Counts of digit by answer."""
+    mistakes = int(confusion.sum() - np.trace(confusion))
+    write(figure, 7.75, 1.3, f"{mistakes} mistakes: which digit is taken for which")
+    fill_confusion(place(figure, 8.15, 1.45, 3.55, 3.55), confusion, label="digit")
+
+
+def style_axes(axes: Axes) -> None:
+    """Faint lines, no box: as every chart of ours looks."""
     axes.tick_params(color=LINE, labelcolor=INK)
     axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
 
 
-def draw_confusion(figure: Figure, confusion: NDArray[np.int64]) -> None:
+def fill_confusion(axes: Axes, confusion: NDArray[np.int64], *, label: str) -> None:
     """Counts of label by answer; the colour shows mistakes only, which the diagonal would drown."""
-    axes = place(figure, 8.15, 1.45, 3.55, 3.55)
     classes = len(confusion)
     mistakes = np.where(np.eye(classes, dtype=bool), 0, confusion)
-    write(figure, 7.75, 1.3, f"{mistakes.sum()} mistakes: which digit is taken for which")
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1.0, 1.5 * mistakes.max()))
-    for (label, answer), count in np.ndenumerate(confusion):
-        if label == answer:
-            axes.text(answer, label, f"{count}", ha="center", va="center", fontsize=8, color=FAINT)
+    for (truth, answer), count in np.ndenumerate(confusion):
+        if truth == answer:
+            axes.text(answer, truth, f"{count}", ha="center", va="center", fontsize=8, color=FAINT)
         elif count:
             axes.text(
-                answer, label, f"{count}", ha="center", va="center", fontsize=9, weight="bold"
+                answer, truth, f"{count}", ha="center", va="center", fontsize=9, weight="bold"
             )
     axes.set_xticks(range(classes))
     axes.set_yticks(range(classes))
     axes.tick_params(length=0, labelcolor=INK)
     axes.spines[:].set_color(LINE)
     axes.set_xlabel("answer", color=INK)
-    axes.set_ylabel("digit", color=INK)
+    axes.set_ylabel(label, color=INK)
 
 
 def draw_class_images(figure: Figure, result: DemoResult) -> None:

@@ -1,0 +1,217 @@
+"""The data of an evaluation: logits, targets and what goes with them, opened and found to fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossent import _arguments as arguments
+from crossent.evaluation.array_file import ArrayFile, in_memory
+from crossent.evaluation.errors import (
+    LOGITS,
+    LOGPROBS,
+    OTHER_LOGITS,
+    ROW_WEIGHTS,
+    TARGETS,
+    BadFile,
+    BadOption,
+    BadRow,
+)  # fmt: skip
+from crossent.evaluation.opening import close_all, open_arrays
+from crossent.evaluation.rows import Workspace, as_float
+from crossent.evaluation.scorer import Block
+from crossent.evaluation.table import Table, joined_shape
+
+Array = NDArray[Any]
+
+LOGITS_NAMES = ("logits", "scores", "outputs")
+TARGETS_NAMES = ("targets", "labels", "target", "label", "y")
+LOGPROBS_NAMES = ("logprobs", "log_probs")
+WEIGHT_NAMES = ("row_weight", "row_weights", "mask", "weight")
+
+
+@dataclass
+class Data:
+    """Tables of the same N rows."""
+
+    logits: Table  # or log-probabilities, one a row
+    targets: Table | None
+    row_weight: Table | None
+    other: Table | None
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those that there are."""
+        found = (self.logits, self.targets, self.row_weight, self.other)
+        return [table for table in found if table is not None]
+
+    @property
+    def row_bytes(self) -> int:
+        """What is read for a row."""
+        return sum(table.row_bytes for table in self.tables)
+
+    def read(self, start: int, stop: int, workspace: Workspace) -> Block:
+        """Rows start .. stop, in the workspace's memory."""
+
+        def part(table: Table | None, name: str) -> Array | None:
+            if table is None:
+                return None
+            width = (table.classes,) if table.axis is not None else ()
+            out = workspace.array(name, (stop - start, *width), table.dtype)
+            table.read(start, stop, out)
+            return out
+
+        logits = part(self.logits, "logits")
+        assert logits is not None
+        targets = part(self.targets, "targets")
+        if targets is None:
+            targets = np.zeros(0, np.int64)
+        elif self.targets is not None and self.targets.is_bfloat16:
+            targets = as_float(targets, True, workspace, "targets")
+        return Block(
+            start, logits, targets, part(self.row_weight, "row weight"), part(self.other, "other"),
+            self.logits.is_bfloat16, self.other is not None and self.other.is_bfloat16,
+        )  # fmt: skip
+
+    def locate(self, error: BadRow) -> BadRow:
+        """The error with the file that holds the row, and what to do."""
+        tables = {TARGETS: self.targets, ROW_WEIGHTS: self.row_weight, OTHER_LOGITS: self.other}
+        table = tables.get(error.source, self.logits)
+        assert table is not None
+        name, row = table.place(error.row)
+        of_all = f" (row {error.row:,} of all)" if row != error.row else ""
+        remedy = "correct it"
+        if error.source in (LOGITS, LOGPROBS, TARGETS):
+            remedy = "correct it, or leave such rows out with --skip-bad"
+        if error.source == TARGETS and table.axis is None:
+            remedy += ", or one value of them with --ignore-index"
+        message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
+        return BadRow(error.row, error.reason, error.source, message)
+
+    def check_unchanged(self) -> None:
+        """Raises BadFile where a file is no longer what it was."""
+        for table in self.tables:
+            table.check_unchanged()
+
+
+@contextmanager
+def opened(
+    logits: Any, targets: Any, *, row_weight: Any, other: Any, axis: int, ignore_index: int
+) -> Iterator[Data]:
+    """The data of an evaluation from logits; their files are closed at the end."""
+    arrays: list[list[ArrayFile]] = []
+    try:
+        for given, names in (
+            (logits, LOGITS_NAMES), (targets, TARGETS_NAMES),
+            (row_weight, WEIGHT_NAMES), (other, LOGITS_NAMES),
+        ):  # fmt: skip
+            arrays.append([] if given is None else arrays_of(given, names))
+        yield fitted(*arrays, axis=axis, ignore_index=ignore_index)
+    finally:
+        for some in arrays:
+            close_all(some)
+
+
+@contextmanager
+def opened_logprobs(logprobs: Any, *, row_weight: Any, other: Any) -> Iterator[Data]:
+    """The data of an evaluation from log-probabilities; their files are closed at the end."""
+    arrays: list[list[ArrayFile]] = []
+    try:
+        for given, names in ((logprobs, LOGPROBS_NAMES), (row_weight, WEIGHT_NAMES),
+                             (other, LOGPROBS_NAMES)):  # fmt: skip
+            arrays.append([] if given is None else arrays_of(given, names))
+        main, weights, others = arrays
+        table = Table(main, joined_shape(main), None)
+        for part in (*main, *others):
+            if part.dtype.kind != "f" and not part.is_bfloat16:
+                raise BadFile(f"{part.name}: holds {part.type_name}; log-probabilities are floats")
+        yield Data(
+            table, None, row_table(weights, table, "row weights"),
+            row_table(others, table, "log-probabilities"),
+        )  # fmt: skip
+    finally:
+        for some in arrays:
+            close_all(some)
+
+
+def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
+    """Arrays on disk for paths, and for anything else an array in memory."""
+    is_path = isinstance(given, str | os.PathLike)
+    if is_path or (
+        isinstance(given, Sequence) and len(given) and isinstance(given[0], str | os.PathLike)
+    ):
+        return open_arrays(given, names)
+    array = given if hasattr(given, "dtype") else np.asarray(given)
+    return [in_memory(np.asarray(array), names[0])]
+
+
+def stand_in(parts: Sequence[ArrayFile], shape: tuple[int, ...]) -> Array:
+    """An array of a file's type and shape without its memory, for the checks of arguments."""
+    dtype = parts[0].dtype
+    if parts[0].is_bfloat16:
+        dtype = np.dtype(np.float32)
+    try:
+        return np.broadcast_to(np.empty((), dtype), shape)
+    except ValueError:
+        raise BadFile(f"{parts[0].name}: has shape {shape}, which no array can have") from None
+
+
+def fitted(
+    logits: list[ArrayFile], targets: list[ArrayFile], weights: list[ArrayFile],
+    others: list[ArrayFile], *, axis: int, ignore_index: int,
+) -> Data:  # fmt: skip
+    """Arrays as tables of the same rows; errors name the file."""
+    shape, target_shape = joined_shape(logits), joined_shape(targets)
+    name = logits[0].name
+    try:
+        like_logits = arguments.logits_array(stand_in(logits, shape))
+        axis = arguments.class_axis(like_logits, axis)
+        name = targets[0].name
+        _, form = arguments.target_array(stand_in(targets, target_shape), like_logits, axis)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadFile):
+            raise
+        swapped = logits[0].dtype.kind in "iu" and targets[0].dtype.kind == "f"
+        hint = ". Logits come first: are the two swapped?" if swapped else ""
+        raise BadFile(f"{name}: {error}{hint}") from None
+    if form == arguments.DISTRIBUTIONS and ignore_index != arguments.DEFAULT_IGNORE_INDEX:
+        arguments.ignored(ignore_index, form)
+    if axis == 0 and len(shape) > 1 and len(logits) > 1:
+        raise BadOption("axis=0 is the classes', so the rows of several files cannot be joined")
+    table = Table(logits, shape, axis)
+    if others:
+        other_shape = joined_shape(others)
+        if other_shape != shape:
+            raise BadFile(
+                f"{others[0].name}: has shape {other_shape}; to be compared it must have the "
+                f"logits' shape {shape}"
+            )
+        if others[0].dtype.kind != "f" and not others[0].is_bfloat16:
+            raise BadFile(f"{others[0].name}: holds {others[0].type_name}; logits are floats")
+    return Data(
+        table,
+        Table(targets, target_shape, axis if form == arguments.DISTRIBUTIONS else None),
+        row_table(weights, table, "row weights"),
+        Table(others, shape, axis) if others else None,
+    )
+
+
+def row_table(parts: list[ArrayFile], logits: Table, what: str) -> Table | None:
+    """One number for each row, from files of any shape that has as many."""
+    if not parts:
+        return None
+    table = Table(parts, joined_shape(parts), None)
+    if table.rows != logits.rows:
+        raise BadFile(
+            f"{parts[0].name}: holds {table.rows:,} {what}; each of the "
+            f"{logits.rows:,} rows needs one"
+        )
+    if parts[0].dtype.kind not in "fiub" or parts[0].is_bfloat16:
+        raise BadFile(f"{parts[0].name}: holds {parts[0].type_name}; {what} are plain numbers")
+    return table

@@ -1,0 +1,29 @@
+"""What an evaluation refuses: also ValueErrors, for those who call it from Python."""
+
+from __future__ import annotations
+
+from crossent._terminal import DataError, UsageError
+
+
+class BadFile(DataError, ValueError):
+    """A file that cannot be read as what it was given for."""
+
+
+class BadRow(DataError, ValueError):
+    """A row that cannot be evaluated: its label is no class, or its loss is nan."""
+
+    def __init__(self, row: int, reason: str, source: str, message: str | None = None) -> None:
+        super().__init__(message or f"row {row:,} of the {source} {reason}")
+        self.row, self.reason, self.source = row, reason, source
+
+    def __reduce__(self) -> tuple[type[BadRow], tuple[int, str, str, str]]:
+        return BadRow, (self.row, self.reason, self.source, str(self))  # crosses processes whole
+
+
+# The sources of a BadRow.
+LOGITS, TARGETS, ROW_WEIGHTS = "logits", "targets", "row weights"
+OTHER_LOGITS, LOGPROBS = "other logits", "log-probabilities"
+
+
+class BadOption(UsageError, ValueError):
+    """Options that do not fit one another or the data."""

@@ -1,0 +1,121 @@
+"""From what a user names to arrays on disk: a path, a pattern, or an array in an archive."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from crossent.evaluation.array_file import ArrayFile
+from crossent.evaluation.errors import BadFile, BadOption
+from crossent.evaluation.npy_file import MAGIC, open_npy
+from crossent.evaluation.npz_file import open_npz
+from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.safetensors_file import open_safetensors
+
+ARCHIVE_SUFFIXES = (".npz", ".safetensors")
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+def open_arrays(
+    named: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], wanted: tuple[str, ...]
+) -> list[ArrayFile]:
+    """The arrays that a path, a pattern or a list of them names, in order.
+
+    Args:
+        named: paths; patterns such as "logits-*.npy", whose matches come in the order of their
+            numbers; in archives "outputs.npz:logits" where they hold several arrays.
+        wanted: what an array of an archive with several is called where none is named.
+
+    Raises:
+        BadFile: a file is missing, damaged, or has no such array.
+    """
+    listed: Iterable[str | os.PathLike[str]]
+    listed = [named] if isinstance(named, str | os.PathLike) else named
+    arrays: list[ArrayFile] = []
+    try:
+        for one in listed:
+            for path, name in expand(os.fspath(one)):
+                arrays.append(open_array(Path(path), name, wanted))
+    except BaseException:
+        close_all(arrays)
+        raise
+    if not arrays:
+        raise BadOption(f"no file is given for the {wanted[0]}")
+    return arrays
+
+
+def close_all(arrays: Iterable[ArrayFile]) -> None:
+    """Closes the files of arrays."""
+    for array in arrays:
+        array.numbers.close()
+
+
+def expand(named: str) -> list[tuple[str, str | None]]:
+    """The (path, array's name) that a path or pattern stands for, in natural order."""
+    path, colon, name = named.rpartition(":")
+    if not (colon and name and path.endswith(ARCHIVE_SUFFIXES)) or os.path.exists(named):
+        path, name = named, ""
+    if os.path.exists(path) or not glob.has_magic(path):
+        return [(path, name or None)]
+    found = sorted(glob.glob(path), key=natural_order)
+    if not found:
+        raise BadFile(f"{path}: no file matches this pattern; is the path right?")
+    return [(one, name or None) for one in found]
+
+
+def natural_order(path: str) -> list[tuple[int, str]]:
+    """A key that sorts part-2 before part-10.
+
+    >>> sorted(["part-10", "part-2"], key=natural_order)
+    ['part-2', 'part-10']
+    """
+    parts = re.split(r"(\d+)", path)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
+
+
+def open_array(path: Path, name: str | None, wanted: tuple[str, ...]) -> ArrayFile:
+    """One array of a file, whose format its first bytes tell."""
+    file = PlainFile(path)
+    try:
+        magic = file.bytes_at(0, 6)
+        if magic == MAGIC:
+            return open_npy(path, file)
+        if path.suffix == ".npy":
+            what = "is empty" if not magic else "is not a .npy file, though named like one"
+            raise BadFile(f"{path}: {what}; save it with np.save")
+        if path.suffix == ".safetensors":
+            return choose(path, name, wanted, open_safetensors(path, file))
+        if path.suffix == ".npz" or (magic[:4] == ZIP_MAGIC and path.suffix not in PICKLE_SUFFIXES):
+            return choose(path, name, wanted, open_npz(path, file))
+        if path.suffix in PICKLE_SUFFIXES:
+            raise BadFile(
+                f"{path}: looks like a pickle, and pickles are never loaded: they can run "
+                "anything. Save the array with np.save or safetensors"
+            )
+        raise BadFile(f"{path}: is no .npy, .npz or .safetensors file; save it with np.save")
+    except BaseException:
+        file.close()
+        raise
+
+
+def choose(
+    path: Path,
+    name: str | None,
+    wanted: tuple[str, ...],
+    openers: dict[str, Callable[[], ArrayFile]],
+) -> ArrayFile:
+    """The array of an archive that is named, or the only one, or one with a usual name."""
+    usual = [one for one in wanted if one in openers]
+    if name is None and len(openers) == 1:
+        name = next(iter(openers))
+    elif name is None and usual:
+        name = usual[0]
+    if name in openers:
+        return openers[name]()
+    held = ", ".join(sorted(openers)[:8]) or "no array"
+    missing = f"has no array {name!r}" if name else f"has no array called {wanted[0]}"
+    raise BadFile(f"{path}: {missing}; it holds {held}: name one as {path}:NAME")

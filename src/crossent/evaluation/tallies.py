@@ -1,0 +1,241 @@
+"""Counts that an evaluation keeps: whole numbers, so order and splits cannot show in them.
+
+C classes. Every tally has ``add`` and ``merge``; its memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossent.calibration import bin_of_confidence
+from crossent.evaluation.exact_sum import ExactSum
+
+Array = NDArray[Any]
+
+CALIBRATION_BINS = 15
+RANK_BINS = 34  # rank 1, 2, 3-4, 5-8, ... up to 2^32
+MOST_DENSE_CLASSES = 1024  # above that, confusion is counted in a sketch
+
+
+class WeightedCounts:
+    """How many rows, or how much row weight, fell to each of G groups."""
+
+    def __init__(self, groups: int) -> None:
+        self.rows = np.zeros(groups, np.int64)
+        self._weight: ExactSum | None = None
+
+    def add(self, group_of: Array, row_weight: Array | None = None) -> None:
+        """Adds a row to each group named, with its weight (None: 1)."""
+        self.rows += np.bincount(group_of, minlength=len(self.rows))
+        if row_weight is not None:
+            if self._weight is None:
+                self._weight = ExactSum(len(self.rows))
+            self._weight.add(row_weight, group_of)
+
+    def merge(self, other: WeightedCounts) -> None:
+        """Adds the other's rows."""
+        self.rows += other.rows
+        if other._weight is not None:
+            if self._weight is None:
+                self._weight = ExactSum(len(self.rows))
+            self._weight.merge(other._weight)
+
+    def weight(self) -> NDArray[np.float64]:
+        """(G,), the weight in each group: the number of rows where none was weighted."""
+        return self.rows.astype(np.float64) if self._weight is None else self._weight.values()
+
+
+class Calibration:
+    """Rows, confidence and right answers in ``CALIBRATION_BINS`` bins of equal width."""
+
+    def __init__(self) -> None:
+        self.counts = WeightedCounts(CALIBRATION_BINS)
+        self.correct = WeightedCounts(CALIBRATION_BINS)
+        self.confidence = ExactSum(CALIBRATION_BINS)
+
+    def add(self, confidence: Array, correct: Array, row_weight: Array | None) -> None:
+        """Adds rows by the probability of the predicted class."""
+        bins = bin_of_confidence(confidence, CALIBRATION_BINS)
+        self.counts.add(bins, row_weight)
+        self.correct.add(bins[correct], None if row_weight is None else row_weight[correct])
+        self.confidence.add(confidence if row_weight is None else confidence * row_weight, bins)
+
+    def merge(self, other: Calibration) -> None:
+        """Adds the other's rows."""
+        self.counts.merge(other.counts)
+        self.correct.merge(other.correct)
+        self.confidence.merge(other.confidence)
+
+
+class LossHistogram:
+    """Rows by loss, in bins of which 32 make a doubling: the leading bits of a float32.
+
+    So a bin is about 2 % wide anywhere from 1e-45 to 1e38, and quantiles are right to that.
+    """
+
+    BITS = 14  # sign, 8 of the exponent, 5 of the significand
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(1 << self.BITS, np.int64)
+
+    def add(self, loss: Array) -> None:
+        """Adds rows."""
+        with np.errstate(over="ignore"):
+            bits = (loss + 0.0).astype(np.float32).view(np.uint32)  # + 0.0: -0 becomes 0
+        self.counts += np.bincount(bits >> (32 - self.BITS), minlength=len(self.counts))
+
+    def merge(self, other: LossHistogram) -> None:
+        """Adds the other's rows."""
+        self.counts += other.counts
+
+    def edges_and_counts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], Array]:
+        """Lower edges, upper edges and counts of the bins that hold rows, by rising loss."""
+        shift = 32 - self.BITS
+        taken = np.flatnonzero(self.counts).astype(np.uint32)
+        near = (taken << shift).view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            far = ((taken + 1) << shift).view(np.float32).astype(np.float64)
+        far = np.where(np.isnan(far) | (np.abs(near) == np.inf), near, far)
+        low, high = np.minimum(near, far), np.maximum(near, far)
+        order = np.argsort(low, kind="stable")
+        return low[order], high[order], self.counts[taken][order]
+
+    def quantiles(self, shares: tuple[float, ...]) -> list[float]:
+        """The losses that these shares of the rows do not exceed, to about 2 %."""
+        low, high, counts = self.edges_and_counts()
+        if not len(counts):
+            return [float("nan")] * len(shares)
+        reached = np.cumsum(counts)
+        places = [int(np.searchsorted(reached, share * reached[-1])) for share in shares]
+        middle = np.where(np.isinf(low), low, 0.5 * (low + np.where(np.isinf(high), low, high)))
+        return [float(middle[min(place, len(middle) - 1)]) for place in places]
+
+
+class RankLosses:
+    """Rows and their loss by the rank of the true class: 1, 2, 3-4, 5-8, ..."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(RANK_BINS, np.int64)
+        self.loss = ExactSum(RANK_BINS)
+
+    def add(self, rank: Array, loss: Array) -> None:
+        """Adds rows; the bin of rank r is the number of bits of r - 1."""
+        bins = np.frexp((rank - 1).astype(np.float64))[1]
+        self.counts += np.bincount(bins, minlength=RANK_BINS)
+        self.loss.add(loss, bins)
+
+    def merge(self, other: RankLosses) -> None:
+        """Adds the other's rows."""
+        self.counts += other.counts
+        self.loss.merge(other.loss)
+
+
+class ConfusedPair(NamedTuple):
+    """How often one class was taken for another."""
+
+    label: int
+    predicted: int
+    times: int
+
+
+class Confusion:
+    """Counts of label by answer: exact up to 1,024 classes."""
+
+    exact = True
+
+    def __init__(self, classes: int) -> None:
+        self.matrix = np.zeros((classes, classes), np.int64)
+
+    def add(self, label: Array, predicted: Array) -> None:
+        """Adds rows."""
+        classes = len(self.matrix)
+        cells = np.bincount(label * classes + predicted, minlength=classes * classes)
+        self.matrix += cells.reshape(classes, classes)
+
+    def merge(self, other: Confusion) -> None:
+        """Adds the other's rows."""
+        self.matrix += other.matrix
+
+    def counts(self) -> NDArray[np.int64] | None:
+        """(C, C) rows by label and answer."""
+        return self.matrix.copy()
+
+    def top_pairs(self, most: int) -> list[ConfusedPair]:
+        """The most frequent mistakes; of equals the smaller label, then the smaller answer."""
+        mistakes = self.matrix.copy()
+        np.fill_diagonal(mistakes, 0)
+        classes, cells = len(mistakes), mistakes.ravel()
+        least = 1
+        if len(cells) > most:
+            least = max(1, int(np.partition(cells, -most)[-most]))
+        places = np.flatnonzero(cells >= least)
+        order = places[np.argsort(-cells[places], kind="stable")[:most]]
+        return [
+            ConfusedPair(int(cell) // classes, int(cell) % classes, int(cells[cell]))
+            for cell in order
+        ]
+
+
+class ConfusionSketch:
+    """The most frequent mistakes among many classes, in memory that does not grow.
+
+    A count-min sketch: each pair adds 1 to one cell of each of DEPTH rows, and the smallest of its
+    cells is its count or a little more, never less (on average by under 1 / 2^16 of all mistakes).
+    Only pairs of a label that is often mistaken and an answer that is often mistaken can be
+    frequent, so those are looked up. Source: Cormode and Muthukrishnan, Journal of Algorithms 55,
+    2005.
+    """
+
+    exact = False
+    DEPTH, WIDTH_BITS, CANDIDATES = 4, 17, 512
+    MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.cells = np.zeros((self.DEPTH, 1 << self.WIDTH_BITS), np.int64)
+        self.labels = np.zeros(classes, np.int64)
+        self.answers = np.zeros(classes, np.int64)
+
+    def add(self, label: Array, predicted: Array) -> None:
+        """Adds rows; right answers are left out."""
+        wrong = label != predicted
+        label, predicted = label[wrong], predicted[wrong]
+        self.labels += np.bincount(label, minlength=self.classes)
+        self.answers += np.bincount(predicted, minlength=self.classes)
+        for cells, places in zip(self.cells, self._places(label, predicted), strict=True):
+            cells += np.bincount(places, minlength=len(cells))
+
+    def _places(self, label: Array, predicted: Array) -> list[Array]:
+        pair = (label * self.classes + predicted).astype(np.uint64)
+        pair = pair ^ (pair >> np.uint64(29))
+        shift = np.uint64(64 - self.WIDTH_BITS)
+        return [((pair * np.uint64(m)) >> shift).astype(np.intp) for m in self.MULTIPLIERS]
+
+    def merge(self, other: ConfusionSketch) -> None:
+        """Adds the other's rows."""
+        self.cells += other.cells
+        self.labels += other.labels
+        self.answers += other.answers
+
+    def counts(self) -> NDArray[np.int64] | None:
+        """None: a sketch does not hold them."""
+        return None
+
+    def top_pairs(self, most: int) -> list[ConfusedPair]:
+        """The most frequent mistakes; the counts are estimates, never too low."""
+        labels = np.sort(np.argsort(-self.labels, kind="stable")[: self.CANDIDATES])
+        answers = np.sort(np.argsort(-self.answers, kind="stable")[: self.CANDIDATES])
+        label, answer = (grid.ravel() for grid in np.meshgrid(labels, answers, indexing="ij"))
+        places = self._places(label, answer)
+        counts = np.min(
+            [cells[place] for cells, place in zip(self.cells, places, strict=True)], axis=0
+        )
+        counts = np.minimum(counts, np.minimum(self.labels[label], self.answers[answer]))
+        counts[label == answer] = 0
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [
+            ConfusedPair(int(label[i]), int(answer[i]), int(counts[i])) for i in order if counts[i]
+        ]

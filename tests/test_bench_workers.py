@@ -1,0 +1,232 @@
+"""The workers of the bench: one process a contender, inputs restored, the wrong left out."""
+
+import json
+import subprocess
+import sys
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from crossent.bench import measure, rounds
+from crossent.bench.cases import IN_PLACE, LOSS, SHAPES, TASKS, Case, parse_shape
+from crossent.bench.contenders.ours import Crossent
+from crossent.bench.data import as_stored, from_stored, read_arrays, write_arrays
+from crossent.bench.process import ContenderError, Worker
+from crossent.bench.worker import Session
+
+CASES = (
+    Case((64, 10), "float32"),
+    Case((2, 5, 6, 7), "float32", axis=1),
+    Case((64, 10), "bfloat16"),
+    Case((64, 10), "float64"),
+)
+ROUNDS = 3
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """Workers in this process have no one to wait for."""
+    monkeypatch.setattr(measure, "FREEING_SECONDS", 0)
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0)
+    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of resident memory")
+def test_peak_memory_is_what_a_call_takes(tmp_path):
+    class Wasteful(Crossent):
+        def call(self, task):
+            return lambda: (1.0, np.ones(64 << 20, np.uint8))
+
+    contender = loaded(Wasteful, CASES[0], tmp_path)
+    assert 60 < measure.watch_memory(contender, LOSS).peak_bytes / 2**20 < 80
+
+
+# --- Inputs are restored, and whoever is wrong is left out ----------------------------------------
+
+
+def loaded(kind, case, folder):
+    write_arrays(case, folder)
+    contender = kind()
+    contender.load(case, read_arrays(folder))
+    return contender
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_inputs_are_restored_after_every_call(task, tmp_path):
+    contender = loaded(Crossent, CASES[0], tmp_path)
+    before = contender.logits.copy()
+    turn = measure.take_turn(contender, task, expected=0.0)
+    assert turn.calls >= measure.TURN_CALLS
+    assert (contender.logits == before).all()
+    assert turn.loss == pytest.approx(float(contender.call(LOSS)()), rel=1e-6)
+
+
+class InProcess:
+    """A worker without a process."""
+
+    alive = True
+
+    def __init__(self, contender):
+        self.contender = contender
+        self.session = Session(contender(), 1)
+        self.session.start()
+        self.asked = []
+
+    def revive(self):
+        pass
+
+    def ask(self, do, **more):
+        self.asked.append(do)
+        try:
+            return getattr(self.session, do)(**more)
+        except Exception as error:
+            raise ContenderError(str(error)) from error
+
+
+class Forgetful(Crossent):
+    """Does not restore what it overwrote, once warm: its next loss is that of a gradient."""
+
+    name, tasks = "forgetful", (IN_PLACE,)
+
+    def restore(self, task):
+        self.restored = getattr(self, "restored", 0) + 1
+        if self.restored <= 2:
+            super().restore(task)
+
+
+class Wrong(Crossent):
+    """Computes something else."""
+
+    name, tasks = "wrong", (LOSS,)
+
+    def call(self, task):
+        return lambda: 1.5
+
+
+class Failing(Crossent):
+    """Fails at the second round."""
+
+    name, tasks = "failing", (LOSS,)
+
+    def call(self, task):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls > 4:
+            raise RuntimeError("no more")
+        return super().call(task)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(Forgetful, "inputs changed"), (Wrong, "loss 1.5, but crossent"), (Failing, "no more")],
+)
+def test_whoever_is_wrong_is_left_out_and_the_others_go_on(kind, reason, tmp_path, no_waiting):
+    workers = [InProcess(Crossent), InProcess(kind)]
+    result = rounds.run_case(CASES[0], workers, ROUNDS, tmp_path, lambda steps: None)
+    assert reason in result.left_out[kind.name]
+    assert {timing.contender for timing in result.timings} == {"crossent"}
+    assert all(len(timing.samples) == ROUNDS for timing in result.timings)
+    assert workers[1].asked[-1] == "unload"
+
+
+def test_where_memory_is_short_arrays_are_loaded_anew_for_every_turn(
+    tmp_path, monkeypatch, no_waiting
+):
+    case = CASES[0]
+    for room, loads in ((5 * case.bytes, 1 + ROUNDS), (8 * case.bytes, 1)):
+        monkeypatch.setattr(rounds, "free_memory", lambda room=room: room)
+        workers = [InProcess(Crossent), InProcess(Crossent)]
+        rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+        assert workers[0].asked.count("load") == workers[0].asked.count("unload") == loads
+    monkeypatch.setattr(rounds, "free_memory", lambda: 2 * case.bytes)
+    result = rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+    assert "GiB are free" in result.left_out["crossent"]
+
+
+# --- Processes ------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_is_reported():
+    with Worker(Crossent, 1) as worker:
+        assert worker.ask("start")["threads"] == 1
+        with pytest.raises(ContenderError, match="no_such_request"):
+            worker.ask("no_such_request")
+        worker._process.kill()
+        with pytest.raises(ContenderError, match="killed"):
+            worker.ask("unload")
+        with pytest.raises(ContenderError, match="has ended"):
+            worker.ask("unload")
+        worker.revive()
+        assert worker.ask("errors", regime="scale 1", dtype="float32")["loss_ulp"] < 2
+
+
+def test_what_a_library_prints_does_not_come_between_the_replies():
+    program = """
+import sys
+from crossent.bench import worker
+from crossent.bench.contenders.ours import Crossent
+class Loud(Crossent):
+    def start(self, threads):
+        print("welcome")
+worker.WORKERS["loud"] = Loud
+sys.argv = ["worker", "loud", "1"]
+worker.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], input='{"do": "start"}\n',
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["ok"]["threads"] >= 1
+    assert "welcome" in done.stderr
+
+
+def test_a_worker_imports_no_library_before_it_is_asked_to_start():
+    program = "import sys, crossent.bench.worker; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert {"torch", "jax", "scipy", "sklearn", "rich", "typer"}.isdisjoint(done.stdout.split())
+
+
+def test_every_process_has_its_contender_s_environment(monkeypatch):
+    class Environment(Crossent):
+        environment = MappingProxyType({"THP_MEM_ALLOC_ENABLE": "1"})
+
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    for kind, wanted in ((Environment, b"=1\0"), (Crossent, None)):
+        with Worker(kind, 1) as worker:
+            worker.ask("start")
+            with open(f"/proc/{worker._process.pid}/environ", "rb") as file:
+                found = file.read()
+        assert b"CROSSENT_NUM_THREADS=1\0" in found
+        assert (b"THP_MEM_ALLOC_ENABLE" + wanted in found) if wanted else b"THP_MEM" not in found
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+def test_everyone_gets_the_same_data_every_time(tmp_path):
+    for case in CASES:
+        write_arrays(case, tmp_path)
+        first = {name: array.copy() for name, array in read_arrays(tmp_path).items()}
+        write_arrays(case, tmp_path)
+        again = read_arrays(tmp_path)
+        assert all((first[name] == again[name]).all() for name in ("logits", "targets"))
+        assert first["logits"].shape == case.shape
+        assert first["targets"].shape == case.rows
+        assert abs(from_stored(first["logits"]).std() - 1) < 0.2
+
+
+def test_bfloat16_is_rounded_to_nearest():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    values[:3] = 1.00390625, 1.01171875, -0.0  # halfway, to even below and above
+    wanted = values.astype(ml_dtypes.bfloat16)
+    assert (as_stored(values, "bfloat16") == wanted.view(np.uint16)).all()
+    assert (from_stored(as_stored(values, "bfloat16")) == wanted.astype(np.float32)).all()
+
+
+def test_shapes_read_back_as_they_are_written():
+    for text in SHAPES:
+        shape, axis = parse_shape(text)
+        assert Case(shape, "float32", axis).spelled == text

@@ -1,0 +1,16 @@
+"""The examples run and show what they say."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_dask_over_shards_gives_the_bits_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("dask", reason="dask is not installed")
+    runpy.run_path(str(EXAMPLES / "dask_shards.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "the same bits in every figure: True"
+    assert lines[0].split("loss")[1] == lines[1].split("loss")[1]
