@@ -278,7 +278,7 @@ def subnormal_problems(dtype):
             for reduction in ("none", "sum", "mean"):
                 yield logits, labels, {**options, "reduction": reduction}
                 yield logits, soft, {**options, "reduction": reduction}
-        yield logits, labels, {"weight": np.full(C, 1e-310)}
+        yield logits, labels, {"weight": np.full(C, 1e-310), "reduction": "sum"}
         yield logits, labels, {"grad_loss": np.full(N, 1e-310), "reduction": "none"}
 
 
