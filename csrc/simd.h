@@ -81,7 +81,11 @@ CROSSENT_INLINE V<T> load_first(const T* from, int count, T fill) {
   }
 #else
   V<T> result;
-  for (int i = 0; i < kLanes<T>; ++i) result[i] = i < count ? from[i] : fill;
+  for (int i = 0; i < kLanes<T>; ++i) {
+    T value = fill;
+    if (i < count) __builtin_memcpy(&value, from + i, sizeof(T));
+    result[i] = value;
+  }
   return result;
 #endif
 }
@@ -96,7 +100,10 @@ CROSSENT_INLINE void store_first(T* to, V<T> value, int count) {
     _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), __m512d(value));
   }
 #else
-  for (int i = 0; i < count; ++i) to[i] = value[i];
+  for (int i = 0; i < count; ++i) {
+    const T lane = value[i];
+    __builtin_memcpy(to + i, &lane, sizeof(T));
+  }
 #endif
 }
 

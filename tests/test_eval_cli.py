@@ -269,7 +269,8 @@ DAMAGE: dict[str, tuple[Callable[[], object], str]] = {
             os.rename("a", "targets.npy"),
         ),
         "logits.npy: logits have dtype int64; they must be float64, float32, float16 or bfloat16. "
-        "Convert them first, e.g. logits.astype(np.float32). Logits come first: are the two swapped?",
+        "Convert them first, e.g. logits.astype(np.float32). Logits come first: are the two "
+        "swapped?",
     ),
     "complex": (lambda: np.save("logits.npy", np.zeros((60, 5), complex)), "not plain numbers"),
     "no classes": (
@@ -291,8 +292,8 @@ DAMAGE: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "nan row": (
         lambda: write("logits.npy", lambda a: a.__setitem__((41, 2), np.nan)),
-        "logits.npy: row 41 has no loss: it holds nan or +inf, or is all -inf; correct it, or leave "
-        "such rows out with --skip-bad",
+        "logits.npy: row 41 has no loss: it holds nan or +inf, or is all -inf; correct it, or "
+        "leave such rows out with --skip-bad",
     ),
     "pickle": (
         lambda: np.save("logits.npy", np.array([{}, 1], object)),

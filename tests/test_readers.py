@@ -298,7 +298,7 @@ def test_an_archive_s_member_that_is_no_array_hurts_only_those_who_ask_for_it(
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("more.npy", b"nothing")
     assert open_array(path, None, ("logits",)).shape == (2, 3)
-    with pytest.raises(BadFile, match="more: is not a .npy file"):
+    with pytest.raises(BadFile, match=r"more: is not a \.npy file"):
         open_array(path, "more", ())
 
 
