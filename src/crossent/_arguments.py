@@ -168,7 +168,7 @@ def class_weight(weight: ArrayLike | None, classes: int) -> Array | None:
             f"weight has shape {array.shape}; it must hold one number for each of the "
             f"{classes} classes, shape ({classes},)"
         )
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = np.require(array, np.float64, ["C", "ALIGNED"])
     bad = ~(np.isfinite(array) & (array >= 0))
     if bad.any():
         k = int(bad.argmax())
