@@ -100,8 +100,11 @@ def test_the_loss_is_the_library_s() -> None:
         assert got.ignored == (targets == 3).sum()
     nll = crossent.cross_entropy(logits, targets, softcap=8.0, logit_scale=0.7, ignore_index=3)
     assert got.nll == pytest.approx(nll, rel=1e-14)
-    halved = result_of(logits, targets, normalizer=2 * N)
-    assert halved.loss == pytest.approx(crossent.cross_entropy(logits, targets) / 2)
+    plain, halved = result_of(logits, targets), result_of(logits, targets, normalizer=2 * N)
+    assert halved.loss == pytest.approx(plain.loss / 2)
+    assert halved.loss_standard_error == pytest.approx(plain.loss_standard_error / 2)
+    total = result_of(logits, targets, reduction="sum")
+    assert total.loss_standard_error == pytest.approx(plain.loss_standard_error * N)
 
 
 def test_a_tiny_loss_is_not_rounded_to_0() -> None:
@@ -146,6 +149,28 @@ def test_merging_parts_in_any_order_changes_no_bit(cuts: list[int], random, weig
     for one in parts:
         total.merge(one)
     assert document(total.result()) == document(part(0, 200).result())
+
+
+def test_bad_rows_are_counted_over_parts_and_the_first_is_named() -> None:
+    logits, targets = outputs(90)
+    logits[[20, 70]], targets[40] = np.nan, -1
+    for order in ((0, 1, 2), (2, 0, 1), (2, 1, 0)):
+        total = EvaluationAccumulator(C, skip_bad=True)
+        for i in order:
+            part = EvaluationAccumulator(C, skip_bad=True, first_row=30 * i)
+            part.update(logits[30 * i : 30 * i + 30], targets[30 * i : 30 * i + 30])
+            total.merge(part)
+        result = total.result()
+        assert (result.bad_labels, result.bad_logits, result.first_bad_row) == (1, 2, 20)
+
+
+def test_of_equally_hard_rows_the_first_are_kept() -> None:
+    logits, targets = np.zeros((50, 3)), np.zeros(50, int)
+    logits[30, 1] = 1
+    for blocks in (1, 4, 50):
+        rows = result_of(logits, targets, classes=3, blocks=blocks, hardest=4).hardest
+        assert [row.row for row in rows] == [30, 0, 1, 2]
+    assert result_of(logits, targets, classes=3, hardest=0).hardest == []
 
 
 def test_merging_into_an_empty_one_and_an_empty_one() -> None:
@@ -194,7 +219,7 @@ def test_a_mask_and_ignored_targets_leave_the_same_rows_out() -> None:
     mask = np.arange(300) % 5 > 0
     logits[~mask] = np.nan
     masked = EvaluationAccumulator(C)
-    masked.update(logits, targets, row_weight=mask)
+    masked.update(logits, np.where(mask, targets, 99), row_weight=mask)
     ignored = result_of(logits, np.where(mask, targets, -100))
     assert masked.result().loss == pytest.approx(ignored.loss, rel=1e-15)
     assert masked.result().classes.accuracy == pytest.approx(ignored.classes.accuracy, rel=1e-15)
@@ -220,6 +245,12 @@ def test_soft_targets_are_judged_as_distributions() -> None:
     assert result.classes.accuracy == pytest.approx(accuracy)
     prior = soft.mean(axis=0)
     assert result.classes.prior_loss == pytest.approx(-(prior * np.log(prior)).sum(), rel=1e-12)
+    weight = np.arange(400) % 3
+    weighted = EvaluationAccumulator(C)
+    weighted.update(logits, soft, row_weight=weight)
+    prior = np.average(soft, axis=0, weights=weight)
+    entropy = -(prior * np.log(prior)).sum()
+    assert weighted.result().classes.prior_loss == pytest.approx(entropy, rel=1e-12)
     blocks = document(result_of(logits, soft, blocks=9))
     assert blocks == document(result)
 
@@ -370,6 +401,9 @@ def test_probabilities_and_log_probabilities_are_recognised() -> None:
     one_odd = np.log(probs)
     one_odd[50] += 0.5
     assert result_of(one_odd, targets).warnings == ()
+    with np.errstate(divide="ignore"):
+        masked = np.log(np.where(np.arange(C) > 2, probs, 0) / probs[:, 3:].sum(axis=1)[:, None])
+    assert "log-probabilities" in result_of(masked, targets).warnings[0]
     half = crossent.softmax(logits.astype(np.float16))
     assert result_of(half, targets).warnings != ()
 

@@ -65,6 +65,15 @@ def test_columns_of_rows_are_summed() -> None:
     assert sums.values().tolist() == [math.fsum(column) for column in rows.T.astype(float)]
 
 
+def test_sums_that_grow_past_a_limb_are_carried() -> None:
+    sums, added = ExactSum(2), np.array([(1 << 62) - 1, -(1 << 62)])
+    for _ in range(9):
+        sums._carry(0, added)
+    for group, one in enumerate(added.tolist()):
+        integer, power = sums.fraction(group)
+        assert Fraction(integer) * Fraction(2) ** power == Fraction(9 * one, 2**30)
+
+
 def test_infinities_and_nan_come_back() -> None:
     sums = ExactSum(4)
     sums.add(np.array([1.0, np.inf, -np.inf, np.nan, 2.0]), np.array([0, 1, 2, 3, 0]))

@@ -472,7 +472,7 @@ BAD_USAGE = [
     (["--row", "2"], "--row 2: there is no such row; rows are counted from 0, the last is 1"),
     (["--row", "-1"], "--row -1"),
     (["--text", "--json"], "--text and --json: give one of them"),
-    (["--out", "no-such-folder/page.html"], "no-such-folder"),
+    (["--out", "no-such-folder/page.html"], "there is no folder no-such-folder"),
     (["--out", "."], "is a folder"),
 ]
 
@@ -546,6 +546,11 @@ def test_text_files_and_names_are_read(tmp_path):
 )
 def test_targets_are_labels_or_shares_as_their_shape_says(logits, targets, shape):
     assert read_problem(logits, targets, None).targets.shape == shape
+
+
+def test_a_single_row_may_come_without_its_axis(tmp_path):
+    paths = saved(tmp_path, A=np.array([2.0, 1.0, 0.1]), Y=np.array([0.2, 0.7, 0.1]))
+    assert view_of(*paths).row.y.tolist() == [0.2, 0.7, 0.1]
 
 
 def test_half_precision_files_are_read_as_they_are(tmp_path):

@@ -156,6 +156,8 @@ def test_shards_follow_one_another_in_the_order_of_their_numbers(tmp_path: Path)
 def test_a_pattern_s_characters_in_a_name_that_is_there_are_plain(tmp_path: Path) -> None:
     np.save(tmp_path / "a[1].npy", numbers((2, 2)))
     assert expand(str(tmp_path / "a[1].npy")) == [(str(tmp_path / "a[1].npy"), None)]
+    np.save(tmp_path / "b.npz:c.npy", numbers((2, 2)))
+    assert expand(str(tmp_path / "b.npz:c.npy")) == [(str(tmp_path / "b.npz:c.npy"), None)]
 
 
 def test_an_array_of_an_archive_is_named_or_guessed(tmp_path: Path) -> None:
@@ -201,6 +203,7 @@ HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), }"
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(99), "claims 4,294,967,295 bytes"),
         (with_header("{'descr'"), "its header cannot be read"),
         (with_header("(" * 3000), "its header cannot be read"),
+        (with_header("-" * 9000 + "1"), "its header cannot be read"),
         (with_header("__import__('os').system('true')"), "its header cannot be read"),
         (with_header(HEADER.replace("(4, 3)", "(4, -3)")), "its header cannot be read"),
         (with_header(HEADER.replace("(4, 3)", "(True, 3)")), "its header cannot be read"),
@@ -264,7 +267,7 @@ ENTRY = {"dtype": "F32", "shape": [4, 3], "data_offsets": [0, 48]}
         (tensors({"a": ENTRY, "logits": ENTRY}), "lies about where it is"),
         (tensors({"logits": ENTRY}, bytes(47)), "is truncated: its header promises 48 bytes"),
         (tensors({"logits": ENTRY}, bytes(49)), "has bytes that no header explains"),
-        (tensors(b'{"a":1,"a":2}'), "its header cannot be read"),
+        (tensors(b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2)), "cannot be read"),
         (tensors({"logits": {**ENTRY, "dtype": "F8_E5M2"}}), "holds F8_E5M2; save it as F32"),
     ],
 )
@@ -284,6 +287,15 @@ def test_a_damaged_archive_is_refused_at_the_latest_at_its_checksum(tmp_path: Pa
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(BadFile, match=r"is damaged \(Bad CRC-32"):
         rows_of(open_arrays(path, ("logits",)), 1, 50)
+    path.write_bytes(whole[:-30])
+    with pytest.raises(BadFile, match="is damaged"):
+        open_array(path, None, ("logits",))
+    np.savez_compressed(path, logits=numbers((200, 3)))
+    whole = path.read_bytes()
+    place = whole.index(b"PK\x01\x02") + 16  # of the checksum in the archive's list
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(BadFile, match=r"is damaged \(Bad CRC-32"):
+        rows_of(open_arrays(path, ("logits",)), 1, 200)
     path.write_bytes(whole[:-30])
     with pytest.raises(BadFile, match="is damaged"):
         open_array(path, None, ("logits",))

@@ -34,7 +34,7 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
 class ZipBytes:
     """The bytes of an archive's member behind its .npy header, in order.
 
-    Going back means beginning anew. The last byte is followed by a check of the member's checksum.
+    Going back means beginning anew. With the last byte zipfile checks the member's checksum.
     """
 
     def __init__(self, path: Path, file: PlainFile, member: str, start: int) -> None:
@@ -61,8 +61,6 @@ class ZipBytes:
             data = self._next(len(view))
             view[: len(data)] = data
             view, self._place = view[len(data) :], self._place + len(data)
-        if self._place == self._size:
-            self._stream.read(1)  # at the end: verifies the checksum
 
     def _next(self, count: int) -> bytes:
         assert self._stream is not None
@@ -77,7 +75,6 @@ class ZipBytes:
         if self._stream is not None:
             self._stream.close()
         self._stream = self._archive.open(self.member)
-        self._size = self._archive.getinfo(self.member).file_size
         self._place = 0
 
     def close(self) -> None:

@@ -117,8 +117,6 @@ class Table:
     def place(self, row: int) -> tuple[str, int]:
         """The file that holds a row, and the row's number in it."""
         part = bisect.bisect_right(self.firsts, row) - 1
-        while self.layouts[part].rows <= row - self.firsts[part]:
-            part += 1
         return self.parts[part].name, row - self.firsts[part]
 
     @property
