@@ -45,6 +45,13 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   prefetch_ahead<0>(problem, array, group.logits, group.rows);
   if (side_by_side(group, group.logits, array.type)) {
     alignas(64) X buffer[W];
+    const bool plain = array.class_stride % static_cast<int>(sizeof(X)) == 0;
+    if (group.rows == W && plain && is_plain<X>(array, group.logits[0], sizeof(X))) {
+      const char* at = group.logits[0];
+      for (int k = 0; k < classes; ++k, at += array.class_stride)
+        tile.classes[k] = load(reinterpret_cast<const X*>(at));
+      return;
+    }
     for (int k = 0; k < classes; ++k) {
       const X* from = stage(array, group.logits[0] + k * array.class_stride, size_of(array.type), group.rows, buffer);
       tile.classes[k] = group.rows == W ? load(from) : load_first(from, group.rows, X(0));
@@ -53,9 +60,15 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   }
   alignas(64) X buffers[W][kShortRow];
   const X* rows[W];
+  uintptr_t addresses = 0;
   for (int i = 0; i < W; ++i) {
-    char* const row = group.logits[i < group.rows ? i : 0];
-    rows[i] = stage(array, row, array.class_stride, classes, buffers[i]);
+    rows[i] = reinterpret_cast<const X*>(group.logits[i < group.rows ? i : 0]);
+    addresses |= reinterpret_cast<uintptr_t>(rows[i]);
+  }
+  if (!is_plain<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride)) {
+    for (int i = 0; i < W; ++i) {
+      rows[i] = convert(array, group.logits[i < group.rows ? i : 0], array.class_stride, classes, buffers[i]);
+    }
   }
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
@@ -150,25 +163,27 @@ CROSSENT_INLINE V<X> largest_of_tile(const Tile<X>& tile, int classes) {
   return max<X>(max<X>(m0, m1), max<X>(m2, m3));
 }
 
-// The exponentials of a tile, in place if kKeep; returns their sums, each row's target left out.
+// The exponentials of a tile, in place if kKeep; returns their sums. largest: of each row.
 template <class X, bool kShifted, bool kKeep>
-Sum<X> sum_classes(Tile<X>& tile, int classes, V<Bits<X>> target, const ExpConstants<X>& constants) {
+Sum<X> sum_classes(Tile<X>& tile, int classes, V<X> largest, const ExpConstants<X>& constants) {
   const ExpConstants<X> local = constants;
-  Sum<X> even, odd;
-  const auto term = [&](int k) __attribute__((always_inline)) {
-    const ExpTerm<X> e = exp_term<X, kShifted>(tile.classes[k], local);
-    if constexpr (kKeep) tile.classes[k] = e.value;
-    const auto counts = target != static_cast<Bits<X>>(k);
-    return ExpTerm<X>{counts ? e.value : V<X>{}, counts ? e.lost : V<X>{}};
-  };
+  constexpr int kBatch = kBatchLanes<X> / kLanes<X>;
+  Sum<X> sum(power_of<X>(largest, local));
   int k = 0;
-  for (; k + 2 <= classes; k += 2) {
-    even.add(term(k));
-    odd.add(term(k + 1));
+  for (; k + kBatch <= classes; k += kBatch) {
+    X* const at = reinterpret_cast<X*>(&tile.classes[k]);
+    Batch<X> logit;
+    load_into<X>(logit, at);
+    const auto term = exp_term<X, kShifted>(logit, local);
+    if constexpr (kKeep) store<X>(at, term.value);
+    sum.add(term);
   }
-  if (k < classes) even.add(term(k));
-  even.add(odd);
-  return even;
+  for (; k < classes; ++k) {
+    const auto term = exp_term<X, kShifted>(tile.classes[k], local);
+    if constexpr (kKeep) tile.classes[k] = term.value;
+    sum.add(term);
+  }
+  return sum;
 }
 
 // sum of weight_k (u_k - base) of every row, times what smoothing gives to a class.
@@ -192,34 +207,41 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   using Table = ExpTable<X>;
   const int classes = static_cast<int>(problem.classes);
-  alignas(64) Bits<X> targets[W];
   alignas(64) X anchors[W];
   for (int i = 0; i < W; ++i) {
-    const Bits<X> target = static_cast<Bits<X>>(i < group.rows ? group.target[i] : -1);
-    targets[i] = target;
+    const int64_t target = i < group.rows ? group.target[i] : -1;
     anchors[i] = target < 0 ? -kInfinity<X> : reinterpret_cast<const X*>(&tile.classes[target])[i];
   }
   if (has_mass(problem)) smooth_tile<X>(problem, tile, load(anchors), group);
-  const V<X> largest = largest_of_tile(tile, classes);
-  const auto target = bit_cast<V<Bits<X>>>(targets);
+  // From here on a tile's targets are -inf: they add nothing.
+  for (int i = 0; i < group.rows; ++i) {
+    if (group.target[i] >= 0) reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = -kInfinity<X>;
+  }
+  const V<X> other = largest_of_tile(tile, classes);
+  const V<X> largest = max<X>(other, load(anchors));
   const auto far = (largest >= static_cast<X>(kShiftFrom)) | (largest <= static_cast<X>(-kShiftFrom));
   const auto finite = (largest > -kInfinity<X>)&(largest < kInfinity<X>);
   const V<X> zero{};
   const V<X> offset = far & finite ? largest : zero;
   const V<X> exponent = far | ~finite ? zero : (largest * kLog2e<X> + Table::kRound) - Table::kRound;
   const ExpConstants<X> constants(offset, exponent);
-  bool shifts = false;
-  for (int i = 0; i < W; ++i) shifts = shifts || offset[i] != 0;
-  const Sum<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, target, constants)
-                     : problem.grad ? sum_classes<X, false, true>(tile, classes, target, constants)
-                                    : sum_classes<X, false, false>(tile, classes, target, constants);
+  const bool shifts = any_lane(offset != zero);
+  const Sum<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, other, constants)
+                     : problem.grad ? sum_classes<X, false, true>(tile, classes, other, constants)
+                                    : sum_classes<X, false, false>(tile, classes, other, constants);
   Wide<X> poison;  // nan for a row of -inf alone, or with +inf or nan
   poison.add(finite ? zero : broadcast(kNan<X>));
   for (int i = 0; i < Sum<X>::kParts; ++i) {
-    store(group.sum_others + i * kLanes<double>, sum.part(i) * Table::kUnbias + poison.part[i]);
+    const V<double> others = sum.part(i) * Table::kUnbias + poison.part[i];
+    const auto none = (to_wide(other, i) == -kInfinity<double>)&(others == others);  // nan need not show in a maximum
+    store(group.sum_others + i * kLanes<double>, none ? V<double>{} : others);
+  }
+  if constexpr (sizeof(X) == 4) {
+    exact_terms(load(anchors), largest, constants, group, 0);
+  } else {
+    exact_terms<false>(load(anchors), constants, group, 0);
   }
   put_wide<X>(load(anchors), group.anchor_logit);
-  put_wide<X>(largest, group.row_max);
   put_wide<X>(offset, group.offset);
   put_wide<X>(exponent, group.exponent);
 }

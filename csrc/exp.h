@@ -1,7 +1,7 @@
 // The one exponential: of whole vectors, kept biased by a power of two so that small results stay normal numbers.
 #pragma once
 
-#include "simd.h"
+#include "batch.h"
 
 namespace crossent {
 namespace {
@@ -101,43 +101,51 @@ struct ExpConstants {
 //   1. n = round(x / ln 2), found in the low bits of x / ln 2 + round, which also carry the reference and the bias;
 //   2. r = x - n ln 2 as head (exact, by the fused multiply-add) and tail;
 //   3. rest = that tail + r^2 q(r), small beside the head.
-template <class X>
+template <class Vec>
 struct ExpPieces {
-  V<X> power, head, rest;
+  Vec power, head, rest;
 };
 
-template <class X, bool kTail>
-CROSSENT_INLINE ExpPieces<X> exp_pieces(V<X> x, V<X> tail, V<X> round) {
+// Vec: a vector of X, or a batch of them.
+template <class X, bool kTail, class Vec>
+CROSSENT_INLINE ExpPieces<Vec> exp_pieces(Vec x, Vec tail, V<X> round) {
   using Table = ExpTable<X>;
-  const V<X> rounded = fma<X>(x, broadcast<X>(kLog2e<X>), round);
-  const V<X> n = rounded - round;
-  const V<X> head = fma<X>(n, broadcast<X>(-Table::kLn2), x);
+  const Vec rounded = fma<X>(x, broadcast<X>(kLog2e<X>), round);
+  const Vec n = rounded - round;
+  const Vec head = fma<X>(n, broadcast<X>(-Table::kLn2), x);
   const V<X> log_tail = broadcast<X>(-Table::kLn2Tail);
-  const V<X> rest = kTail ? fma<X>(n, log_tail, tail) : n * log_tail;
-  const V<X> r = head + rest;
-  V<X> q = broadcast<X>(Table::q[0]);
+  Vec rest = n * log_tail;
+  if constexpr (kTail) rest = fma<X>(n, log_tail, tail);
+  const Vec r = head + rest;
+  Vec q = fma<X>(r, broadcast<X>(Table::q[0]), broadcast<X>(Table::q[1]));
 #pragma GCC unroll 16
-  for (unsigned i = 1; i < sizeof(Table::q) / sizeof(X); ++i) q = fma<X>(q, r, broadcast<X>(Table::q[i]));
-  const V<X> power = bit_cast<V<X>>(bit_cast<V<Bits<X>>>(rounded) << Table::kMantissaBits);
-  return {power, head, fma<X>(r * r, q, rest)};
+  for (unsigned i = 2; i < sizeof(Table::q) / sizeof(X); ++i) q = fma<X>(q, r, broadcast<X>(Table::q[i]));
+  return {shift_bits<X>(rounded, Table::kMantissaBits), head, fma<X>(r * r, q, rest)};
 }
 
-// An exponential and what rounding took from it.
-template <class X>
+// An exponential, 2^n (1 + minus_one) = power (1 + minus_one), and the same as one rounded number.
+template <class Vec>
 struct ExpTerm {
-  V<X> value, lost;
+  Vec value, minus_one, power;
 };
 
-// exp(logit + tail) relative to a reference, times 2^kBias; the value is within 0.88 ULP (float), measured, and within
-// 0.44 with what it lost. Logits so low that the result would not be a normal number give one below
+// The power that exp_term finds for a logit; larger logits have no smaller ones.
+template <class X>
+CROSSENT_INLINE V<X> power_of(V<X> logit, const ExpConstants<X>& constants) {
+  const V<X> x = max<X>(constants.lowest, logit - constants.offset);
+  return exp_pieces<X, false>(x, V<X>{}, constants.round).power;
+}
+
+// exp(logit + tail) relative to a reference, times 2^kBias; the value is within 0.88 ULP (float), measured, and power
+// and minus_one within 0.44. Logits so low that the result would not be a normal number give one below
 // 2^(5 - kExponentBias) instead; nan gives nan.
-template <class X, bool kShifted, bool kTail = false>
-CROSSENT_INLINE ExpTerm<X> exp_term(V<X> logit, const ExpConstants<X>& constants, V<X> tail = V<X>{}) {
-  const V<X> x = max<X>(constants.lowest, kShifted ? logit - constants.offset : logit);
-  const ExpPieces<X> e = exp_pieces<X, kTail>(x, tail, constants.round);
-  const V<X> minus_one = e.head + e.rest;
-  const V<X> value = fma<X>(minus_one, e.power, e.power);
-  return {value, fma<X>(minus_one, e.power, e.power - value)};
+template <class X, bool kShifted, bool kTail = false, class Vec>
+CROSSENT_INLINE ExpTerm<Vec> exp_term(Vec logit, const ExpConstants<X>& constants, Vec tail = Vec{}) {
+  Vec x = logit;
+  if constexpr (kShifted) x = x - constants.offset;
+  const ExpPieces<Vec> e = exp_pieces<X, kTail>(max<X>(constants.lowest, x), tail, constants.round);
+  const Vec minus_one = e.head + e.rest;
+  return {fma<X>(minus_one, e.power, e.power), minus_one, e.power};
 }
 
 template <class X, bool kShifted, bool kTail = false>

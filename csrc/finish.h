@@ -10,70 +10,63 @@
 namespace crossent {
 namespace {
 
-// Two exponentials of every row, more exact than the terms of its sum.
-struct ExactTerms {
-  alignas(64) double own[kGroup];    // exp of the anchor, relative to the row's reference
-  alignas(64) double error[kGroup];  // what the sum lacks because its largest term was rounded
-};
-
-// The largest term's rounding error would reach every probability of a row summed in float. Its pieces, added in
-// double, are exact to 2^-27.
-inline void exact_terms_of_floats(const RowGroup& group, ExactTerms& terms) {
-  for (int i = 0; i < kGroup; i += kLanes<float>) {
-    const auto floats = [i](const double* from) { return narrow(load(from + i), load(from + i + kLanes<double>)); };
-    const V<float> offset = floats(group.offset), anchor = floats(group.anchor_logit);
-    const V<float> row_max = floats(group.row_max);
-    const ExpConstants<float> constants(offset, floats(group.exponent));
-    const auto pieces_of = [&](V<float> logit) {
-      return exp_pieces<float, false>(max<float>(constants.lowest, logit - offset), V<float>{}, constants.round);
-    };
-    const auto exact = [](const ExpPieces<float>& e, int half) {
-      const V<double> power = widen(e.power, half) * ExpTable<float>::kUnbias;
-      return power + power * (widen(e.head, half) + widen(e.rest, half));
-    };
-    const ExpPieces<float> own = pieces_of(anchor), largest = pieces_of(row_max);
-    const V<float> minus_one = largest.head + largest.rest;
-    const V<float> rounded = fma<float>(minus_one, largest.power, largest.power);
-    const V<float> lost = fma<float>(minus_one, largest.power, largest.power - rounded);
-    const V<float> summed = anchor != row_max ? rounded : V<float>{};
-    for (int half = 0; half < 2; ++half) {
-      const int at = i + half * kLanes<double>;
-      store(terms.own + at, exact(own, half));
-      const V<double> in_sum = (widen(rounded, half) + widen(lost, half)) * ExpTable<float>::kUnbias;
-      store(terms.error + at, widen(summed, half) != 0.0 ? exact(largest, half) - in_sum : V<double>{});
-    }
+// Two exponentials of every row, more exact than the terms of its sum: `own`, exp of the anchor relative to the row's
+// reference, and in `sum_error` what the sum lacks because its largest term was rounded. That error would reach every
+// probability of a row summed in float; its pieces, added in double, are exact to 2^-27. Rows [first, first + W).
+inline void exact_terms(V<float> anchor, V<float> row_max, const ExpConstants<float>& constants, RowGroup& group,
+                        int first) {
+  const auto pieces_of = [&](V<float> logit) {
+    return exp_pieces<float, false>(max<float>(constants.lowest, logit - constants.offset), V<float>{},
+                                    constants.round);
+  };
+  const ExpPieces<V<float>> own = pieces_of(anchor), largest = pieces_of(row_max);
+  // Rows whose anchor is the largest have no such term.
+  const V<float> power = anchor != row_max ? largest.power : V<float>{};
+  const V<float> minus_one = largest.head + largest.rest;
+  for (int half = 0; half < 2; ++half) {
+    const int at = first + half * kLanes<double>;
+    const V<double> own_power = widen(own.power, half) * ExpTable<float>::kUnbias;
+    store(group.own + at, own_power + own_power * (widen(own.head, half) + widen(own.rest, half)));
+    const V<double> lost = (widen(largest.head, half) + widen(largest.rest, half)) - widen(minus_one, half);
+    store(group.sum_error + at, widen(power, half) * ExpTable<float>::kUnbias * lost);
   }
 }
 
 // Sums in double have no more exact exponential to be compared with; their anchors may have tails.
 template <bool kTail>
-void exact_terms_of_doubles(const RowGroup& group, ExactTerms& terms) {
-  for (int i = 0; i < kGroup; i += kLanes<double>) {
-    const ExpConstants<double> constants(load(group.offset + i), load(group.exponent + i));
-    const V<double> tail = kTail ? load(group.anchor_tail + i) : V<double>{};
-    const V<double> own = exp_biased<double, true, kTail>(load(group.anchor_logit + i), constants, tail);
-    store(terms.own + i, own * ExpTable<double>::kUnbias);
-    store(terms.error + i, V<double>{});
+void exact_terms(V<double> anchor, const ExpConstants<double>& constants, RowGroup& group, int first) {
+  const V<double> tail = kTail ? load(group.anchor_tail + first) : V<double>{};
+  const V<double> own = exp_biased<double, true, kTail>(anchor, constants, tail);
+  store(group.own + first, own * ExpTable<double>::kUnbias);
+  store(group.sum_error + first, V<double>{});
+}
+
+// The same for a group whose rows were summed one after the other.
+template <class X, bool kTail>
+void exact_terms_of_group(RowGroup& group) {
+  for (int i = 0; i < kGroup; i += kLanes<X>) {
+    if constexpr (sizeof(X) == 4) {
+      const auto floats = [i](const double* from) { return narrow(load(from + i), load(from + i + kLanes<double>)); };
+      const ExpConstants<float> constants(floats(group.offset), floats(group.exponent));
+      exact_terms(floats(group.anchor_logit), floats(group.row_max), constants, group, i);
+    } else {
+      const ExpConstants<double> constants(load(group.offset + i), load(group.exponent + i));
+      exact_terms<kTail>(load(group.anchor_logit + i), constants, group, i);
+    }
   }
 }
 
 // kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
 template <class X, bool kMass, bool kLse>
 void finish_rows(const Problem& problem, RowGroup& group) {
-  ExactTerms terms;
-  if constexpr (sizeof(X) == 4) {
-    exact_terms_of_floats(group, terms);
-  } else {
-    exact_terms_of_doubles<kMass>(group, terms);
-  }
   // An anchor further than this below its row's maximum has an exponential too small to divide by.
   constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
   for (int i = 0; i < group.rows; i += kLanes<double>) {
     const V<double> none{};
     const V<double> offset = load(group.offset + i), exponent = load(group.exponent + i);
     const V<double> anchor = load(group.anchor_logit + i);
-    const V<double> others = load(group.sum_others + i) + load(terms.error + i);
-    const V<double> own = load(terms.own + i);
+    const V<double> others = load(group.sum_others + i) + load(group.sum_error + i);
+    const V<double> own = load(group.own + i);
     const V<double> reference = fma<double>(exponent, broadcast(ExpTable<double>::kLn2), offset);
     const auto near = anchor - reference > kFar;
     const V<double> all = near ? others + own : others;
@@ -110,6 +103,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
   }
 }
 
+// A group whose sums and exact terms are known.
 template <class X>
 void finish_group(const Problem& problem, RowGroup& group, bool has_mass) {
   if (has_mass) return finish_rows<X, true, true>(problem, group);

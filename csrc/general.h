@@ -104,11 +104,11 @@ struct GeneralRow {
       : logits(group.logits[row]), targets(group.targets[row]), vector(group.vector[row]) {}
 };
 
-// The exponentials of a staged block, without class `skip` in the sum they return.
-inline Total exp_block(Block& block, int skip, const Reference<double>& reference) {
+// The exponentials of a staged block, without class `skip` in the sum they return; largest: of those summed.
+inline Total exp_block(Block& block, int skip, double largest, const Reference<double>& reference) {
   const LogitBlock& logits = block.logits;
-  if (!logits.tails) return sum_block<double, true>(logits.logits, block.count, skip, reference, block.exps);
-  return sum_block<double, true, true>(logits.logits, block.count, skip, reference, block.exps, logits.tails);
+  if (!logits.tails) return sum_block<double, true>(logits.logits, block.count, skip, largest, reference, block.exps);
+  return sum_block<double, true, true>(logits.logits, block.count, skip, largest, reference, block.exps, logits.tails);
 }
 
 // sum of exp(u) s v over a block.
@@ -144,7 +144,8 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
         counts ? reference_for(largest, sums.reference, sums.empty) : Reference<double>{};
     const int64_t anchor = sums.anchor - at;
     const int skip = counts && anchor >= 0 && anchor < block.count ? static_cast<int>(anchor) : -1;
-    const Total sum = exp_block(block, skip, reference);
+    const double other = skip < 0 ? largest : largest_other(block.logits.logits, block.count, skip);
+    const Total sum = exp_block(block, skip, other, reference);
     sums.row_max = largest > sums.row_max ? largest : sums.row_max;
     *references = {reference, !counts};
     if (has_mass(problem)) {
@@ -188,7 +189,7 @@ void for_each_block(const Problem& problem, const GeneralRow& row, int64_t begin
   Block block;
   for (int64_t at = begin; at < end; at += kBlock<double>, ++references) {
     stage_block(problem, row, at, end, block);
-    exp_block(block, -1, references->reference);
+    exp_block(block, -1, 0, references->reference);
     const double scale = ExpTable<double>::kUnbias / finished.group.sum_all[finished.row];
     write(block, references->empty ? 0 * scale : scale * ratio(references->reference, finished.sums.reference));
   }

@@ -26,10 +26,11 @@ bool is_general(const Problem& problem) {
 
 // The row's index in every dimension.
 void locate(const Rows& rows, int64_t row, int64_t* index) {
-  for (int d = rows.dimensions - 1; d >= 0; --d) {
+  for (int d = rows.dimensions - 1; d > 0; --d) {
     index[d] = row % rows.shape[d];
     row /= rows.shape[d];
   }
+  index[0] = row;
 }
 
 constexpr int kMostDimensions = 64;
@@ -47,7 +48,7 @@ struct RowRun {
       even = true;
       return;
     }
-    locate(rows, first, index);
+    if (rows.dimensions > 0) locate(rows, first, index);
     even = rows.dimensions == 0 || index[rows.dimensions - 1] + count <= rows.shape[rows.dimensions - 1];
   }
 
@@ -141,7 +142,10 @@ struct PlainRows {
   static void take(const Problem&, RowGroup& group, int row, const Sums<X>& sums) {
     group.linear[row] = sums.linear.value();
   }
-  static void finish(const Problem& problem, RowGroup& group) { finish_group<X>(problem, group, has_mass(problem)); }
+  static void finish(const Problem& problem, RowGroup& group) {
+    exact_terms_of_group<X, false>(group);
+    finish_group<X>(problem, group, has_mass(problem));
+  }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const X* keep,
                     const BlockReference<X>* references, const Sums<X>& sums) {
     const Scale scale{group.factor[row], group.grad_loss[row] * even_mass(problem)};
@@ -182,7 +186,10 @@ struct GeneralRows {
           onehot * ((sums.anchor_logit - group.target_logit[row]) + (sums.anchor_tail - group.target_tail[row]));
     }
   }
-  static void finish(const Problem& problem, RowGroup& group) { finish_group<double>(problem, group, true); }
+  static void finish(const Problem& problem, RowGroup& group) {
+    exact_terms_of_group<double, true>(group);
+    finish_group<double>(problem, group, true);
+  }
   static void write(const Problem& problem, const RowGroup& group, int row, int64_t begin, int64_t end, const double*,
                     const BlockReference<double>* references, const Sums<double>& sums) {
     const Finished finished{group, row, sums};

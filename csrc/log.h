@@ -13,7 +13,7 @@ constexpr double kLogR[] = {0.14796329990777484801, 0.15314029530422147745, 0.18
 
 // log(sum + tail) for a normal sum >= 1/2 and a tail below its last place; about 1 ULP.
 CROSSENT_INLINE V<double> log_of(V<double> sum, V<double> tail) {
-  constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd;
+  constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd, kOne = 1023;
   const auto bits = bit_cast<V<int64_t>>(sum);
   const auto k_bits = (bits - kSqrtHalf) >> 52;
   const V<double> f = bit_cast<V<double>>(bits - (k_bits << 52)) - 1.0;
@@ -24,7 +24,9 @@ CROSSENT_INLINE V<double> log_of(V<double> sum, V<double> tail) {
   V<double> r = broadcast<double>(kLogR[0]);
 #pragma GCC unroll 8
   for (int i = 1; i < 7; ++i) r = fma<double>(r, z, broadcast<double>(kLogR[i]));
-  const V<double> rest = k * ExpTable<double>::kLn2Tail + tail / sum;
+  // tail / sum, of which the first digits are enough: 1 / (1 + f) is about 1 - f + f^2.
+  const V<double> scaled = tail * bit_cast<V<double>>((kOne - k_bits) << 52);
+  const V<double> rest = k * ExpTable<double>::kLn2Tail + fma<double>(scaled, f * (f - 1.0), scaled);
   return fma<double>(k, broadcast<double>(ExpTable<double>::kLn2), f - (s * (f - z * r) - rest));
 }
 

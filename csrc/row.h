@@ -80,6 +80,9 @@ struct RowGroup {
   // Sums
   double sum_others[kGroup], offset[kGroup], exponent[kGroup], row_max[kGroup], anchor_logit[kGroup];
   double anchor_tail[kGroup], mass[kGroup], anchor_mass[kGroup], linear[kGroup], spread[kGroup], product[kGroup];
+  // exact_terms's
+  alignas(64) double own[kGroup];
+  double sum_error[kGroup];
   // finish_group's
   double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
   double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)

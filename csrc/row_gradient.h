@@ -55,7 +55,7 @@ void stage_smoothing(const double* weight, double mass, int count, X* to) {
 template <class X>
 const X* recompute_block(const Problem& problem, const char* row, int count, const Reference<X>& reference, X* buffer) {
   const X* logits = stage(problem.logits, row, problem.logits.class_stride, count, buffer);
-  sum_block<X, true>(logits, count, -1, reference, buffer);
+  sum_block<X, true>(logits, count, -1, X(0), reference, buffer);
   return buffer;
 }
 

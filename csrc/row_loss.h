@@ -30,57 +30,74 @@ CROSSENT_INLINE X block_max(const X* logits, int count) {
   return largest_lane<X>(max<X>(max<X>(m0, m1), max<X>(m2, m3)));
 }
 
+// The largest of a block's logits without class `skip` (-1: none).
+template <class X>
+CROSSENT_INLINE X largest_other(const X* logits, int count, int skip) {
+  if (skip < 0) return block_max(logits, count);
+  const X before = block_max(logits, skip), after = block_max(logits + skip + 1, count - skip - 1);
+  return before > after ? before : after;
+}
+
 // Sum of exp_term over a block, without class `skip` (-1: none); the exponentials are kept in `keep` if kKeep, which
-// may be the logits. tails: what the logits lost to rounding, if kTail.
+// may be the logits. largest: of those summed. tails: what the logits lost to rounding, if kTail.
 template <class X, bool kKeep, bool kShifted, bool kTail>
-Total sum_block_from(const X* logits, const X* tails, int count, int skip, const Reference<X>& reference, X* keep) {
+Total sum_block_from(const X* logits, const X* tails, int count, int skip, X largest, const Reference<X>& reference,
+                     X* keep) {
   constexpr int W = kLanes<X>;
   const ExpConstants<X> constants(reference);
-  const auto term_at = [&](int i) __attribute__((always_inline)) {
+  Sum<X> sum(power_of<X>(broadcast(largest), constants));
+  const auto add_batch = [&](int i) __attribute__((always_inline)) {
+    Batch<X> logit, tail{};
+    load_into<X>(logit, logits + i);
+    if constexpr (kTail) load_into<X>(tail, tails + i);
+    const auto term = exp_term<X, kShifted, kTail>(logit, constants, tail);
+    if constexpr (kKeep) store<X>(keep + i, term.value);
+    sum.add(term);
+  };
+  const auto add_vector = [&](int i) __attribute__((always_inline)) {
     const V<X> tail = kTail ? load(tails + i) : V<X>{};
-    const ExpTerm<X> term = exp_term<X, kShifted, kTail>(load(logits + i), constants, tail);
+    const ExpTerm<V<X>> term = exp_term<X, kShifted, kTail>(load(logits + i), constants, tail);
     if constexpr (kKeep) store(keep + i, term.value);
-    return term;
+    sum.add(term);
   };
   // The vector of the skipped class and the last partial one: some lanes do not count.
-  const auto term_at_edge = [&](int i, int width) {
+  const auto add_edge = [&](int i, int width) {
     const V<X> tail = kTail ? load_first(tails + i, width, X(0)) : V<X>{};
-    ExpTerm<X> term = exp_term<X, kShifted, kTail>(load_first(logits + i, width, X(0)), constants, tail);
+    const V<X> logit = load_first(logits + i, width, X(0));
+    const ExpTerm<V<X>> term = exp_term<X, kShifted, kTail>(logit, constants, tail);
     if constexpr (kKeep) store_first(keep + i, term.value, width);
     const auto lane = lane_index<X>();
     const auto counts = (lane < width) & (lane != skip - i);
-    return ExpTerm<X>{counts ? term.value : V<X>{}, counts ? term.lost : V<X>{}};
+    const V<X> none{};
+    sum.add(ExpTerm<V<X>>{counts ? term.value : none, counts ? term.minus_one : none, counts ? term.power : none});
   };
-  Sum<X> even, odd;
   const int whole = count / W * W;
   const int pause = skip >= 0 && skip < whole ? skip / W * W : whole;
   int i = 0;
   for (int end = pause;; end = whole) {
-    for (; i + 4 * W <= end; i += 4 * W) {
+    for (; i + kBatchLanes<X> <= end; i += kBatchLanes<X>) {
       // The next block comes from memory while this one is computed.
 #pragma GCC unroll 4
-      for (int j = 0; j < 4 * W; j += W) __builtin_prefetch(logits + i + j + kBlock<X>);
-      even.add(term_at(i));
-      odd.add(term_at(i + W));
-      even.add(term_at(i + 2 * W));
-      odd.add(term_at(i + 3 * W));
+      for (int j = 0; j < kBatchLanes<X>; j += W) __builtin_prefetch(logits + i + j + kBlock<X>);
+      add_batch(i);
     }
-    for (; i < end; i += W) even.add(term_at(i));
+    for (; i < end; i += W) add_vector(i);
     if (end == whole) break;
-    odd.add(term_at_edge(i, W));
+    add_edge(i, W);
     i += W;
   }
-  if (whole < count) odd.add(term_at_edge(whole, count - whole));
-  even.add(odd);
-  return total_of(even);
+  if (whole < count) add_edge(whole, count - whole);
+  const Total total = total_of(sum);
+  const bool empty = largest == -kInfinity<X> && total.sum == total.sum;  // a nan need not show in the maximum
+  return empty ? Total{} : total;
 }
 
 template <class X, bool kKeep, bool kTail = false>
-Total sum_block(const X* logits, int count, int skip, const Reference<X>& reference, X* keep,
+Total sum_block(const X* logits, int count, int skip, X largest, const Reference<X>& reference, X* keep,
                 const X* tails = nullptr) {
   Total total = reference.offset != 0
-                    ? sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, reference, keep)
-                    : sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, reference, keep);
+                    ? sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, largest, reference, keep)
+                    : sum_block_from<X, kKeep, false, kTail>(logits, tails, count, skip, largest, reference, keep);
   total.sum *= ExpTable<X>::kUnbias;
   total.lost *= ExpTable<X>::kUnbias;
   return total;
@@ -118,17 +135,18 @@ void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end
   for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
     const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
     const X* logits = stage(problem.logits, row + at * stride, stride, count, buffer);
-    const X largest = block_max(logits, count);
+    const int64_t anchor = sums.anchor - at;
+    const int skip = anchor >= 0 && anchor < count ? static_cast<int>(anchor) : -1;
+    const X other = largest_other(logits, count, skip);
+    const X largest = skip >= 0 && logits[skip] > other ? logits[skip] : other;
     const bool counts = largest > -kInfinity<X> && largest < kInfinity<X>;  // else: all -inf, or one inf or nan
     const Reference<X> reference = counts ? reference_for(largest, sums.reference, sums.empty) : Reference<X>{};
-    const int64_t anchor = sums.anchor - at;
-    const int skip = anchor >= 0 && anchor < count && counts ? static_cast<int>(anchor) : -1;
     if (has_mass(problem)) {
       const double* const weight = problem.weight ? problem.weight + at : nullptr;
       sums.linear.add(even_mass(problem) * smooth_block(logits, count, weight, sums.base()));
     }
-    const Total sum = keep ? sum_block<X, true>(logits, count, skip, reference, keep + at)
-                           : sum_block<X, false>(logits, count, skip, reference, nullptr);
+    const Total sum = keep ? sum_block<X, true>(logits, count, skip, other, reference, keep + at)
+                           : sum_block<X, false>(logits, count, skip, other, reference, nullptr);
     sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;
     *references = {reference, !counts};
     if (counts) {

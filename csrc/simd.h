@@ -176,6 +176,15 @@ CROSSENT_INLINE T largest_lane(typename VectorOf<T, bytes>::type v) {
   }
 }
 
+// Whether a comparison holds in any lane.
+template <class Mask>
+CROSSENT_INLINE bool any_lane(Mask mask) {
+  uint64_t parts[sizeof(mask) / 8], any = 0;
+  __builtin_memcpy(parts, &mask, sizeof(mask));
+  for (const uint64_t part : parts) any |= part;
+  return any != 0;
+}
+
 template <class T, int bytes = kVectorBytes>
 CROSSENT_INLINE T sum_of_lanes(typename VectorOf<T, bytes>::type v) {
   if constexpr (bytes == 16) {
@@ -239,27 +248,52 @@ CROSSENT_INLINE V<float> narrow(V<double> low, V<double> high) {
 CROSSENT_INLINE double wide_sum(V<float> v) { return sum_of_lanes<double>(widen(v, 0) + widen(v, 1)); }
 CROSSENT_INLINE double wide_sum(V<double> v) { return sum_of_lanes<double>(v); }
 
-// One butterfly of a transposition: lanes whose index has the bit `step` change places between a pair of vectors.
-template <class T, int step, bool upper, int... i>
-CROSSENT_INLINE V<T> exchange(V<T> a, V<T> b, std::integer_sequence<int, i...>) {
-  if constexpr (upper) {
-    return __builtin_shufflevector(a, b, (i & step ? kLanes<T> + i : i + step)...);
-  } else {
-    return __builtin_shufflevector(a, b, (i & step ? kLanes<T> + i - step : i)...);
-  }
+// Transpositions, of pieces that one cheap instruction each can move: within lanes of 16 bytes, then of whole such
+// lanes.
+template <class T>
+constexpr int kLaneElements = 16 / static_cast<int>(sizeof(T));
+
+// Of every 16 bytes of a and b the first (or second) halves, element by element in turn.
+template <class T, bool second, int... i>
+CROSSENT_INLINE V<T> interleave(V<T> a, V<T> b, std::integer_sequence<int, i...>) {
+  constexpr int e = kLaneElements<T>;
+  return __builtin_shufflevector(a, b, (i / e * e + i % e / 2 + (second ? e / 2 : 0) + i % 2 * kLanes<T>)...);
 }
 
-template <class T, int step = kLanes<T> / 2>
+// Of a and then b every other 16 bytes, from the first or second on.
+template <class T, bool second, int... i>
+CROSSENT_INLINE V<T> deal(V<T> a, V<T> b, std::integer_sequence<int, i...>) {
+  constexpr int e = kLaneElements<T>;
+  return __builtin_shufflevector(a, b, ((2 * (i / e) + (second ? 1 : 0)) * e + i % e)...);
+}
+
+template <class T>
 CROSSENT_INLINE void transpose(V<T> (&rows)[kLanes<T>]) {
-  using Index = std::make_integer_sequence<int, kLanes<T>>;
+  constexpr int W = kLanes<T>, e = kLaneElements<T>;
+  using Index = std::make_integer_sequence<int, W>;
+  V<T> next[W];
+#pragma GCC unroll 2
+  for (int step = e; step > 1; step /= 2) {
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes<T>; ++i) {
-    if (i & step) continue;
-    const V<T> a = rows[i], b = rows[i + step];
-    rows[i] = exchange<T, step, false>(a, b, Index{});
-    rows[i + step] = exchange<T, step, true>(a, b, Index{});
+    for (int i = 0; i < W / 2; ++i) {
+      const int from = i / (e / 2) * e + i % (e / 2), to = i / (e / 2) * e + i % (e / 2) * 2;
+      next[to] = interleave<T, false>(rows[from], rows[from + e / 2], Index{});
+      next[to + 1] = interleave<T, true>(rows[from], rows[from + e / 2], Index{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) rows[i] = next[i];
   }
-  if constexpr (step > 1) transpose<T, step / 2>(rows);
+#pragma GCC unroll 2
+  for (int step = W / e; step > 1; step /= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < W / 2; ++i) {
+      const int from = i / e * 2 * e + i % e;
+      next[i] = deal<T, false>(rows[from], rows[from + e], Index{});
+      next[i + W / 2] = deal<T, true>(rows[from], rows[from + e], Index{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) rows[i] = next[i];
+  }
 }
 
 }  // namespace

@@ -14,44 +14,38 @@ CROSSENT_INLINE V<double> two_sum(V<double> a, V<double> b, V<double>& lost) {
   return sum;
 }
 
-// Lane by lane: floats in doubles, doubles with a second double for what they lose.
-template <class X>
-struct Sum;
+// Lane by lane. `held` starts so far above all terms that each addition rounds at one and the same place: what it holds
+// is an exact sum of terms cut there. What was cut off, with each term's own rounding error, is added up in `lost`.
+template <class X, class Vec>
+struct Lanewise {
+  Vec held, lost{};
 
-template <>
-struct Sum<float> {
-  static constexpr int kParts = 2;
-  V<double> low{}, high{};
-  V<float> lost{};
-
-  CROSSENT_INLINE void add(const ExpTerm<float>& term) {
-    low += widen(term.value, 0);
-    high += widen(term.value, 1);
-    lost += term.lost;
+  CROSSENT_INLINE void add(ExpTerm<Vec> term) {
+    const Vec next = held + term.value;
+    lost = lost + fma<X>(term.minus_one, term.power, term.power - (next - held));
+    held = next;
   }
-  CROSSENT_INLINE void add(const Sum& other) {
-    low += other.low;
-    high += other.high;
-    lost += other.lost;
-  }
-  // Part 0 or 1 of the lanes.
-  CROSSENT_INLINE V<double> part(int i) const { return (i ? high : low) + widen(lost, i); }
 };
 
-template <>
-struct Sum<double> {
-  static constexpr int kParts = 1;
-  V<double> sum{}, lost{};
+template <class X>
+struct Sum {
+  static constexpr int kParts = sizeof(double) / sizeof(X);
+  static constexpr double kHeadroom = sizeof(X) == 4 ? 0x1.8p10 : 0x1.8p11;  // room for the terms of a block
+  V<X> start;
+  Lanewise<X, Batch<X>> batches;
+  Lanewise<X, V<X>> vectors;
 
-  CROSSENT_INLINE void add(const ExpTerm<double>& term) {
-    sum = two_sum(sum, term.value, lost);
-    lost += term.lost;
-  }
-  CROSSENT_INLINE void add(const Sum& other) {
-    sum = two_sum(sum, other.sum, lost);
-    lost += other.lost;
-  }
-  CROSSENT_INLINE V<double> part(int) const { return sum + lost; }
+  // largest: no term added will have a larger power.
+  explicit CROSSENT_INLINE Sum(V<X> largest)
+      : start(largest * broadcast(static_cast<X>(kHeadroom))), batches{Batch<X>{} + start}, vectors{start} {}
+
+  CROSSENT_INLINE void add(ExpTerm<Batch<X>> term) { batches.add(term); }
+  CROSSENT_INLINE void add(ExpTerm<V<X>> term) { vectors.add(term); }
+
+  CROSSENT_INLINE V<X> held() const { return fold<X>(batches.held - start) + (vectors.held - start); }
+  CROSSENT_INLINE V<X> lost() const { return fold<X>(batches.lost) + vectors.lost; }
+  // Part i of the lanes, held and lost; of floats there are two.
+  CROSSENT_INLINE V<double> part(int i) const { return to_wide(held(), i) + to_wide(lost(), i); }
 };
 
 // One number and what rounding took from it.
@@ -85,15 +79,10 @@ struct Lanes {
   }
 };
 
-CROSSENT_INLINE Total total_of(const Sum<float>& lanes) {
-  return {sum_of_lanes<double>(lanes.part(0) + lanes.part(1)), 0};
-}
-
-CROSSENT_INLINE Total total_of(const Sum<double>& lanes) {
-  Total total;
-  for (int i = 0; i < kLanes<double>; ++i) total.add(lanes.sum[i]);
-  total.lost += sum_of_lanes<double>(lanes.lost);
-  return total;
+template <class X>
+CROSSENT_INLINE Total total_of(const Sum<X>& lanes) {
+  if constexpr (sizeof(X) == 4) return {sum_of_lanes<double>(lanes.part(0) + lanes.part(1)), 0};
+  return {wide_sum(lanes.held()), wide_sum(lanes.lost())};
 }
 
 }  // namespace

@@ -52,12 +52,13 @@ ExpErrors of_exp(X low, X high) {
       lane = next;
       next = sizeof(X) == 4 ? std::nextafter(next, kInfinity<X>) : next + static_cast<X>(kStep);
     }
-    const ExpTerm<X> term = exp_term<X, false>(load(x), constants);
+    const ExpTerm<V<X>> term = exp_term<X, false>(load(x), constants);
     for (int i = 0; i < kLanes<X>; ++i) {
       const long double truth = std::exp(static_cast<long double>(x[i]));
       const long double unbias = ExpTable<X>::kUnbias, last = last_place(static_cast<X>(truth));
       errors.value.see(term.value[i] * unbias, truth, last);
-      errors.whole.see(term.value[i] * unbias + term.lost[i] * unbias, truth, last);
+      const long double power = term.power[i] * unbias;
+      errors.whole.see(power + power * term.minus_one[i], truth, last);
     }
   }
   return errors;
