@@ -1,5 +1,6 @@
 """crossent explain: what it reads, what it computes, what it writes; no browser."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -297,6 +298,32 @@ def test_no_symbol_is_used_before_it_is_defined():
     assert len(known) > 30
 
 
+TEXT_DEFINITIONS = {
+    "A": "A is the table", "N": "N = 2 rows", "C": "C = 3", "Y": "Y, of the same shape",
+    "a": "the logits are a,", "y": "the target is y", "k": "a_k is the logit of class k",
+    "i": "i and j stand for", "j": "j stand for", "t": "t is the right class",
+    "exp": "exp makes each score", "sum_k": "sum_k adds up", "kappa": "constant kappa",
+    "m": "m = max_j", "max_j": "max_j a_j = 2.0 be the largest", "p": "probabilities p:",
+    "log": "log the natural logarithm", "lse": "lse = log", "d": "d says derivative",
+    "h": "by a small h", "J": "the Jacobian J", "G": "G is the gradient", "eta": "size eta",
+    "R": "keeps R, their sum", "eps": "a share eps", "q": "the target is q",
+}  # fmt: skip
+
+
+def test_no_symbol_of_the_text_is_used_before_the_words_that_define_it(capsys):
+    assert cli.main(["explain", "--text"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    first = {}
+    for found in re.finditer(r"(?<![A-Za-z0-9'])(?:sum_k|max_j|[A-Za-z]+)(?![A-Za-z0-9])", text):
+        before_a_word = re.match(r" [a-z]{3,}", text[found.end() :])
+        if not (found[0] in "Aa" and before_a_word):  # the article
+            first.setdefault(found[0], found.start())
+    symbols = {word for word in first if len(word) == 1} | (TEXT_DEFINITIONS.keys() & first.keys())
+    assert symbols == TEXT_DEFINITIONS.keys()
+    late = {s for s in symbols if not 0 <= text.find(TEXT_DEFINITIONS[s]) <= first[s]}
+    assert late == set()
+
+
 def test_the_page_tells_the_story_of_the_derivation_in_its_order():
     derivation = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", derivation, re.MULTILINE)
@@ -466,7 +493,8 @@ BAD_USAGE = [
     (["--targets", "0, 1, 2"], "2 rows of 3 classes need 2 class numbers"),
     (["--targets", "0.5, 1"], "class numbers are whole, 0 to 2"),
     (["--targets", "1, 0, 0; 0, -1, 0"], "row 1, class 1 is -1"),
-    (["--classes", "a, b"], "--classes: 2 names for 3 classes"),
+    (["--targets", "a, b"], "'a', not a number; write class numbers such as"),
+    (["--classes", "a, b"], "--classes: 2 names for 3 classes; give one for each, with commas"),
     (["--classes", "a, b, a"], "'a' names two classes"),
     (["--classes", "a, b, c", "--targets", "a, d"], "'d' is not among --classes"),
     (["--row", "2"], "--row 2: there is no such row; rows are counted from 0, the last is 1"),
@@ -518,6 +546,21 @@ def test_a_bad_line_of_a_text_file_is_named(capsys, tmp_path, monkeypatch):
     Path("logits.csv").write_text("1, 2\n3, four\n")
     assert cli.main(["explain", "--logits", "logits.csv", "--targets", "0, 1", "--no-open"]) == 1
     assert "--logits logits.csv: row 1, entry 1 is 'four'" in one_line(capsys)
+
+
+@pytest.mark.parametrize("flag", ["--logits", "--targets", "--classes"])
+def test_a_file_that_cannot_be_read_is_named_with_its_flag(flag, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.txt").mkdir()
+    Path("bytes.txt").write_bytes(b"\xff\xfe\x00")
+    for name, said in (
+        ("folder.txt", "is a directory; check its path"),
+        ("missing.txt", "no such file or directory; check its path"),
+        ("bytes.txt", "not a text file; save it as UTF-8"),
+    ):
+        given = {"--targets": "0, 1"} | {flag: name}
+        assert cli.main(["explain", "--no-open", *itertools.chain(*given.items())]) == 1
+        assert f"{flag} {name}: {said}" in one_line(capsys)
 
 
 def test_text_files_and_names_are_read(tmp_path):

@@ -19,6 +19,10 @@ from crossent._terminal import DataError, UsageError
 
 EXAMPLE_LOGITS, EXAMPLE_TARGETS = "2.0, 1.0, 0.1; 0.1, 2.0, 1.9", "1, 0"
 FILE_ENDINGS = (".npy", ".csv", ".txt")
+HOW_TO_WRITE = {
+    "--logits": 'write rows such as "2, 1, .1; .1, 2, 1.9"',
+    "--targets": 'write class numbers such as "1, 0", or say with --classes what the names are',
+}
 LONGEST_NAME = 40
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
@@ -92,7 +96,7 @@ def read_table(flag: str, text: str) -> Array:
         if re.search(r"[/\\]|\.[A-Za-z]\w*\s*$", text):
             raise UsageError(
                 f"{flag} {text.strip()}: neither numbers nor a {', '.join(FILE_ENDINGS)} file; "
-                'write rows such as "2, 1, .1; .1, 2, 1.9" or save with numpy.save'
+                f"{HOW_TO_WRITE[flag]}, or save with numpy.save"
             )
         return parse_rows(flag, text, text.split(";"))
     path = Path(text.strip())
@@ -107,7 +111,7 @@ def load_npy(flag: str, path: Path) -> Array:
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{flag} {path}: no such file") from None
+        raise DataError(f"{flag} {path}: no such file; check its path") from None
     except (ValueError, EOFError, OSError):
         raise DataError(
             f"{flag} {path}: not a .npy file with an array of numbers; save one with numpy.save"
@@ -119,8 +123,9 @@ def read_text(flag: str, path: Path) -> str:
     """The text of a file."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{flag} {path}: no such file") from None
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise DataError(f"{flag} {path}: {reason}; check its path") from None
     except UnicodeDecodeError:
         raise DataError(f"{flag} {path}: not a text file; save it as UTF-8") from None
 
@@ -141,7 +146,7 @@ def parse_rows(flag: str, text: str, lines: Sequence[str]) -> Array:
             except ValueError:
                 raise error(
                     f"{place(flag, text)}: row {len(rows)}, entry {column} is {entry!r}, not a "
-                    'number; write rows such as "2, 1, .1; .1, 2, 1.9"'
+                    f"number; {HOW_TO_WRITE[flag]}"
                 ) from None
             whole = whole and re.fullmatch(r"[+-]?\d+", entry) is not None
         if rows and len(row) != len(rows[0]):
@@ -260,14 +265,17 @@ def checked_shares(flag: str, table: Array, error: type[Exception]) -> Array:
 
 def read_names(text: str, classes: int) -> tuple[str, ...]:
     """The names of the classes: separated by commas, or a text file with a line each."""
-    if is_file(text) and not text.strip().lower().endswith(".npy"):
+    if is_file(text):
         lines = read_text("--classes", Path(text.strip())).splitlines()
     else:
         lines = text.split(",")
     names = tuple(" ".join(line.split()) for line in lines if line.strip())
     error, flag = error_for(text), place("--classes", text)
     if len(names) != classes:
-        raise error(f"{flag}: {len(names)} names for {classes} classes; give one for each")
+        raise error(
+            f"{flag}: {len(names)} names for {classes} classes; give one for each, "
+            + ("a line each" if is_file(text) else "with commas between")
+        )
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise error(f"{flag}: {twice!r} names two classes; give each a name of its own")

@@ -1,4 +1,4 @@
-"""How a number is written in the walk: the same in Python and, by page_format.js, on the page.
+"""How a number is written in the walk: the same in Python and, by assets/numbers.js, on the page.
 
 A style is a short code:
 

@@ -1,4 +1,4 @@
-"""The tables and small figures of the page, one function each; page.html says where they stand."""
+"""The tables and small figures of the page, one function each; story.html says where they stand."""
 
 from __future__ import annotations
 

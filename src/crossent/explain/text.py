@@ -108,49 +108,66 @@ def tell(view: View, numbers: Mapping[str, float]) -> str:
 def forward(t: Teller) -> None:
     """From the logits to the loss."""
     t.step("Logits")
-    t.say("a: the scores of the classes. y: the target, the share each ought to have. t: the class "
-          "with the largest share, the right one.")  # fmt: skip
+    t.say("A classifier gives each class a score, any real number: a logit. A is the table of "
+          f"all logits, N = {t.n('N', 'i')} rows, one for each example, by C = {t.n('C', 'i')} "
+          "classes. Y, of the same shape, has the targets: the share that each class ought to "
+          f"have. In row {t.n('row', 'i')} the logits are a, the target is y. a_k is the logit of "
+          "class k; i and j stand for classes too. t is the right class, with the largest "
+          "share.")  # fmt: skip
     t.table(("a", "a", "a"), ("y", "y", "g"))
     t.step("Why the maximum is subtracted")
-    t.say("A constant added to every logit cancels, since exp(a + c) = exp(a) exp(c) stands above "
-          "and below the line. In 64 bits it decides whether there is an answer: with "
-          f"{t.n('kappa', 'g')} added,")  # fmt: skip
-    t.table(("exp", "naive.exp", "3"), ("as written", "naive.p", "3"), ("safely", "safe.p", "3"))
-    t.say(f"So the constant is -m, m = max_j a_j = {t.n('m', 'a')}: no exponent is above 0.")
+    t.say("exp makes each score positive; divided by their sum (sum_k adds up over all k) they are "
+          "shares:")  # fmt: skip
+    t.formula("exp(a_i) / sum_k exp(a_k)")
+    t.say("A constant kappa added to every logit cancels: it puts exp(kappa) above and below the "
+          "line. In 64 bits it decides whether there is an answer. With kappa = "
+          f"{t.n('kappa', 'g')}, as written and safely:")  # fmt: skip
+    t.table(("exp(a + kappa)", "naive.exp", "3"), ("as written", "naive.p", "3"),
+            ("safely", "safe.p", "3"))  # fmt: skip
+    t.say(f"Let m = max_j a_j = {t.n('m', 'a')} be the largest logit. With kappa = -m no exponent "
+          "is above 0, and the sum is at least 1: that is safe.")  # fmt: skip
     t.step("Exponentials, sum, probabilities")
+    t.say("This is the softmax. It turns logits into probabilities p:")
     t.formula("p_i = exp(a_i - m) / sum_k exp(a_k - m)")
     t.table(("a - m", "shifted", "a"), ("exp(a - m)", "exp", "3"), ("p", "p", "3"), bar="p")
-    t.say(f"The sum is {t.n('sum')}. lse = m + log(sum) = {t.n('lse')}; log p_i = a_i - lse.")
+    t.say(f"The sum is {t.n('sum')}. With log the natural logarithm, lse = log sum_k exp(a_k) = "
+          f"m + log({t.n('sum')}) = {t.n('lse')}, so log p_i = a_i - lse.")  # fmt: skip
     t.step("Loss of a row, sum and mean")
+    t.say("Cross-entropy charges each class -log p_k, as far as the target asks for it:")
     t.formula(f"loss = -sum_k y_k log p_k = {t.n('loss')}")
     rows_lines(t, ("p_t", "loss"), ("pt", "loss"))
-    t.say(f"Sum over all rows {t.n('loss.sum')}, mean {t.n('loss.mean')}.")
+    t.say(f"Over all rows the sum is {t.n('loss.sum')}, the mean, sum / N, {t.n('loss.mean')}.")
 
 
 def backward(t: Teller) -> None:
     """From the loss to its gradient by the logits."""
-    check = "difference"
     t.step("The derivative through the probabilities")
+    t.say("d says derivative, all else held fixed. As if probabilities were free to move:")
     t.formula("d loss / d p_j = -y_j / p_j")
-    t.table(("-y/p", "dp", "3"), (check, "dp.check", "3"))
-    t.say("Beside each derivative stands a finite difference: move one number up and down by a "
-          "small h, divide the change by 2 h.")  # fmt: skip
+    t.say("Beside it, and beside every derivative below, stands a finite difference: move one "
+          "number up and down by a small h, divide the change by 2 h.")  # fmt: skip
+    t.table(("-y/p", "dp", "3"), ("difference", "dp.check", "3"))
     t.step("The Jacobian of softmax")
+    t.say("But each probability depends on every logit. By the quotient rule, for i and j not the "
+          "same:")  # fmt: skip
     t.formula("d p_i / d a_i = p_i (1 - p_i),   d p_i / d a_j = -p_i p_j")
-    t.say("Rows: probabilities. Columns: logits.")
+    t.say("These slopes are the Jacobian J: J_ij is that of p_i (row) by a_j (column).")
     t.grid("J")
     t.say(f"Each row and column adds up to 0. Finite differences: off by {t.n('J.error', '1')}.")
     t.step("The two cases")
-    t.formula("d log p_t / d a_i = 1 - p_i  if i = t,  else  -p_i")
-    t.table(("value", "dlog", "3"), (check, "dlog.check", "3"))
+    t.say("Or by the logarithm: log p_k = a_k - lse, and the slope of lse by a_i is p_i.")
+    t.formula("d log p_k / d a_i = 1 - p_i  if i = k,  else  -p_i")
+    t.say("For the right class, k = t:")
+    t.table(("value", "dlog", "3"), ("difference", "dlog.check", "3"))
     t.say("Weighted with -y_k and added up over k: -y_i (1 - p_i) from k = i, and the sum of the "
           "other y_k times p_i. The first part alone is wrong wherever y_i is not 1.")  # fmt: skip
     t.table(("first part", "own", "3"), ("second", "others", "3"), ("both", "grad", "3"))
     t.step("The product collapses")
-    t.say("(-y_k / p_k) J_kj for each k (down) and j (across), then the columns added up:")
+    t.say("The long way agrees: (-y_k / p_k) J_kj for each k (down) and j (across), then the "
+          "columns added up, where p_k cancels.")  # fmt: skip
     t.grid("term")
     t.formula("d loss / d a_j = p_j sum_k y_k - y_j   (p - y, where y adds up to 1)")
-    t.table(("columns", "long", "3"), ("p - y", "grad", "3"), (check, "grad.check", "3"))
+    t.table(("columns", "long", "3"), ("p - y", "grad", "3"), ("difference", "grad.check", "3"))
     t.step("Finite-difference check")
     t.lines += ["", "  h            quotient at t   largest difference"]
     for n, h in enumerate(NUDGES):
@@ -159,8 +176,9 @@ def backward(t: Teller) -> None:
     t.lines.append("")
     t.say("It falls with h squared until the rounding of the loss, divided by h, takes over.")
     t.step("Divide by N")
+    t.say("A row's logits occur in its own loss only, and the mean divides that by N:")
     t.formula(f"d mean / d a = (p - y) / N,   N = {t.n('N', 'i')}")
-    t.table(("for the mean", "Grow", "3"), (check, "G.check", "3"))
+    t.table(("for the mean", "Grow", "3"), ("difference", "G.check", "3"))
 
 
 def beyond(t: Teller) -> None:
@@ -168,11 +186,14 @@ def beyond(t: Teller) -> None:
     t.step("Forward and backward in NumPy")
     t.say("crossent explain --numpy prints the walk as a program.")
     t.step("One gradient step")
-    t.formula(f"A - eta G,   eta = {t.n('eta', 'g')},   G the gradient of the mean")
+    t.say("G is the gradient of the mean: its derivatives by all of A. Against it goes a step of "
+          f"size eta = {t.n('eta', 'g')}:")  # fmt: skip
+    t.formula("A - eta G")
     t.table(("a", "a", "a"), ("G", "Grow", "3"), ("after", "movedrow", "3"))
     rows_lines(t, ("p_t before", "p_t after"), ("pt", "pt.after"))
     t.say(f"The mean loss goes from {t.n('step.before')} to {t.n('step.after')}. To first order it "
-          f"would be {t.n('step.predicted')}; it is never lower.")  # fmt: skip
+          "falls by eta times the sum of the squared entries of G, to "
+          f"{t.n('step.predicted')}; it is never lower, as it curves upward.")  # fmt: skip
     t.step("A confident right answer")
     t.say(f"Logits [{t.n('x', 'g')}, 0, 0], the first class right:")
     t.lines += ["", f"  {''.ljust(22)}{'loss'.rjust(COLUMN)}{'p_t - 1'.rjust(COLUMN)}"]
@@ -184,13 +205,14 @@ def beyond(t: Teller) -> None:
             loss, grad = t.n(f"{name}.loss.{bits}", "e"), t.n(f"{name}.grad.{bits}", "e")
             t.lines.append(f"  {label.ljust(22)}{loss.rjust(COLUMN)}{grad.rjust(COLUMN)}")
     t.lines.append("")
-    t.say("Added to 1, the exponentials of the others are rounded away. crossent keeps their sum R "
-          "apart: loss log1p(R), derivative -R / (1 + R).")  # fmt: skip
+    t.say("Added to 1, the exponentials of the others are rounded away. crossent keeps R, their "
+          "sum, apart: the loss is log(1 + R) from a function that does not form 1 + R, log1p(R), "
+          "and the derivative p_t - 1 is -R / (1 + R).")  # fmt: skip
     t.step("Soft targets and label smoothing")
     t.say("Any target will do. One that is shared:")
     t.table(("y", "soft.y", "g"), ("p - y", "soft.grad", "3"), ("difference", "soft.check", "3"))
     t.say(f"Its loss is {t.n('soft.loss')}; half of it gives half: {t.n('half.loss')}. Label "
-          f"smoothing spreads a share, here {t.n('eps', 'g')}, evenly: "
-          "q = (1 - eps) y + eps / C.")  # fmt: skip
+          f"smoothing spreads a share eps = {t.n('eps', 'g')} evenly over the classes: the target "
+          "is q = (1 - eps) y + eps / C.")  # fmt: skip
     t.table(("q", "q", "3"), ("p - q", "smooth.grad", "3"), ("difference", "smooth.check", "3"))
     t.say(f"Its loss is {t.n('smooth.loss')}.")

@@ -2,8 +2,8 @@
 
 Keys name the step's symbol and then its indices: "p.1" is the probability of the class in place 1
 of the chosen row, "J.0.1" an entry of the Jacobian, "G.1.0" the gradient of the mean in shown row
-1, place 0. Classes that are not shown are one more place, the last. page_walk.js computes the same
-dictionary; the tests hold one against the other.
+1, place 0. Classes that are not shown are one more place, the last. assets/walk.js computes the
+same dictionary; the tests hold one against the other.
 """
 
 from __future__ import annotations
