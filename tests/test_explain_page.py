@@ -335,7 +335,7 @@ def test_every_question_has_a_true_answer_for_every_sign(opened):
     page = opened("one class").page
     page.locator("#reveal").check()
     for verdict in page.locator(".verdict").all():
-        assert re.match(r"It is: (negative|zero|positive|nothing)", verdict.text_content())
+        assert re.match(r"Answer: (negative|zero|positive|nothing)", verdict.text_content())
 
 
 # Keyboard, labels, screens

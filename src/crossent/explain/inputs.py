@@ -24,6 +24,7 @@ HOW_TO_WRITE = {
     "--targets": 'write class numbers such as "1, 0", or say with --classes what the names are',
 }
 LONGEST_NAME = 40
+MOST_SHARES = 1.001  # what the shares of a row may add up to: 1, rounded
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
 Array = NDArray[Any]
@@ -259,6 +260,13 @@ def checked_shares(flag: str, table: Array, error: type[Exception]) -> Array:
             raise error(
                 f"{flag}: row {start + n}, class {k} is {block[n, k]}; a share is finite and not "
                 "negative: correct it"
+            )
+        sums = block.sum(axis=1)
+        if (sums > MOST_SHARES).any():
+            n = int((sums > MOST_SHARES).argmax())
+            raise error(
+                f"{flag}: the shares of row {start + n} add up to {sums[n]:g}, and a whole is 1: "
+                "divide the row by its sum"
             )
     return table
 

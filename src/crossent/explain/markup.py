@@ -14,6 +14,7 @@ from crossent.explain.view import View
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 LONE = re.compile(r"<span( data-[^>]*)>([^<]*)</span>")
+UNBROKEN = re.compile(r"(<dfn[^>]*>)?<math(?:(?!</math>).)*</math>(?(1)</dfn>)[,.:;?)]", re.DOTALL)
 BOUND = re.compile(r"\{\{(@?)([\w.]+)(?::(\w))?\}\}")
 
 
@@ -56,11 +57,12 @@ class Markup:
         return f'<div class="formula">{formula}</div>' if display else formula
 
     def prose(self, text: str) -> str:
-        """Text with its formulas, numbers and words put in."""
+        """Text with its formulas, numbers and words put in; no line begins with a comma."""
         text = FORMULA.sub(
             lambda found: self.math(found[1], display=True) if found[1] else self.math(found[2]),
             text,
         )
+        text = UNBROKEN.sub(r'<span class="u">\g<0></span>', text)
         return BOUND.sub(
             lambda found: (
                 self.word(found[2]) if found[1] else self.number(found[2], found[3] or "3")

@@ -97,7 +97,7 @@ def shell_piece(m: Markup, body: str, state: State, found: re.Match[str]) -> str
     if found[1] == "constants":
         return f"const CURVE = {json.dumps(tables.CURVE)}, LETTERS = {LETTERS};"
     if found[1] == "panel":
-        return controls.panel(m)
+        return unquote(controls.panel(m))
     if found[1] == "intro":
         return m.prose(asset("intro.html")).replace("<!-- limits -->", limits(m.view))
     if found[1] == "contents":
@@ -213,7 +213,7 @@ def row_data(row: ShownRow) -> dict[str, Any]:
         "sum_y": row.rest.sum_y,
         "sum_y_logits": row.rest.sum_y_logits,
         "peak": row.rest.peak,
-        "moments": [[float(f"{x:.10g}") for x in line] for line in row.rest.moments.tolist()],
+        "moments": [[float(f"{x:.9g}") for x in line] for line in row.rest.moments],
     }
     return {
         "index": row.index,

@@ -11,7 +11,7 @@ from html import escape
 from crossent.explain.markup import Markup
 
 HEAD, PITCH, FOOT = 36, 24, 10  # of a panel: its title, a line a class, below the last
-PANEL, NAME, VALUE = 163, 48, 60  # widths: a panel; in it the class's name, the number
+PANEL, NAME, VALUE = 163, 48, 69  # widths: a panel; in it the class's name, the number
 LETTERS = 7  # of a name that fit
 
 
@@ -26,7 +26,7 @@ PANELS = {
     "dp": f"{symbol('∂ℓ')}/{symbol('∂p')} = −{symbol('y')}/{symbol('p')}",
     "grad": f"{symbol('∂ℓ')}/{symbol('∂a')} = {symbol('p')} − {symbol('y')}",
 }
-LOSS = f"loss {symbol('ℓ')}"
+LOSS, LOG = f"loss {symbol('ℓ')}", f"−log {symbol('p')}"
 SLOPES = f"slopes {symbol('J')}"
 
 
@@ -160,13 +160,13 @@ def loss_card(m: Markup, x: float, y: float, width: float, height: float) -> str
         return (
             card
             + text(x + 12, middle + 5, LOSS, "title")
-            + text(x + 70, middle + 5, "−log p at the target", "note")
+            + text(x + 70, middle + 5, f"{LOG} at the target", "note")
             + bound(m, "loss", x + width - 12, middle + 9, "big value")
         )
     return (
         card
         + text(x + width / 2, middle - 26, LOSS, "title mid")
         + bound(m, "loss", x + width / 2, middle + 8, "big mid")
-        + text(x + width / 2, middle + 32, "−log p", "note mid")
+        + text(x + width / 2, middle + 32, LOG, "note mid")
         + text(x + width / 2, middle + 48, "at the target", "note mid")
     )

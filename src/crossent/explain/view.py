@@ -36,7 +36,7 @@ class Rest:
     sum_y: float
     sum_y_logits: float
     peak: float  # their largest logit
-    moments: Floats  # [i, j] = sum of y^i exp(j (a - peak)), as far as a step can need them
+    moments: list[list[float]]  # [i][j] = sum of y^i exp(j (a - peak)), as far as a step needs it
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,12 @@ def shown_row(problem: Problem, n: int, classes: Any, a: Floats, y: Floats) -> S
     return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
 
 
-def series_length(x: float) -> int:
-    """Terms of the exponential series after which x^k / k! is negligible; at least 2."""
-    k, term = 1, x
-    while k < 2 or term > NEGLIGIBLE:
-        k += 1
-        term *= x / k
-    return k
+def series(x: float) -> Floats:
+    """x^k / k! for k = 0, 1, 2 and on until it is negligible."""
+    terms = [1.0, x, x * x / 2]
+    while terms[-1] > NEGLIGIBLE:
+        terms.append(terms[-1] * x / len(terms))
+    return np.array(terms)
 
 
 def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
@@ -159,10 +158,10 @@ def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
     The largest step moves a logit by `pace` times its probability and its share.
     """
     peak = float(a.max())
-    powers = np.exp(np.outer(np.arange(series_length(pace * total) + 2), a - peak))
-    shares = np.ones((1, len(y)))
-    if y.any():
-        shares = y ** np.arange(series_length(pace * float(y.max())) + 1)[:, None]
+    by_power, by_share = series(pace * total), series(pace * float(y.max()))
+    powers = np.exp(np.outer(np.arange(len(by_power) + 1), a - peak))
+    shares = y ** np.arange(len(by_share) if y.any() else 1)[:, None]
+    needed = (np.outer(by_share, by_power) > NEGLIGIBLE).sum(1) + 1
     return Rest(
         count=len(a),
         lse=float(crossent.logsumexp(a)),
@@ -170,7 +169,10 @@ def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
         sum_y=float(y.sum()),
         sum_y_logits=float(y @ a),
         peak=peak,
-        moments=shares @ powers.T,
+        moments=[
+            row[: max(length, 3 - i)].tolist()
+            for i, (row, length) in enumerate(zip(shares @ powers.T, needed, strict=False))
+        ],
     )
 
 

@@ -160,7 +160,7 @@ function drawVerdict(set, open) {
   const truth = $(`input[value="${Math.sign(value)}"]`, set).nextElementSibling.textContent;
   const number = set.dataset.quiet ? "" : `, ${writeNumber(value)}`;
   if (!chosen && !open) verdict.textContent = "";
-  else if (!chosen) verdict.textContent = `It is: ${truth}${number}.`;
+  else if (!chosen) verdict.textContent = `Answer: ${truth}${number}.`;
   else if (Number(chosen.value) === Math.sign(value)) verdict.textContent = `Yes: ${truth}${number}.`;
   else verdict.textContent = `No: it is ${truth}${number}. The next lines say why.`;
   verdict.classList.toggle("wrong", Boolean(chosen) && Number(chosen.value) !== Math.sign(value));
