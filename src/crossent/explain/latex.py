@@ -83,15 +83,16 @@ def forward(w: Writer) -> Sequence[str]:
     return (
         section(
             "Logits",
-            f"Row {w.view.row.index} of {w.view.N}, with logits $a$ and target $y$. Classes, from "
-            f"the left: {names}. The right class $t$ is {escape(w.words['t.name'])}.",
+            f"Of $N = {w.n('N', 'i')}$ rows of $C = {w.n('C', 'i')}$ classes with logits $A$ and "
+            f"targets $Y$, row {w.view.row.index}: logits $a$, target $y$. Classes, from the left: "
+            f"{names}. The right class $t$ is {escape(w.words['t.name'])}.",
             *tables,
             f"a = {w.vector('a', 'a')}, \\qquad y = {w.vector('y', 'g')}",
         ),
         section(
             "Why the maximum is subtracted",
-            "A constant added to every logit cancels, so it may be minus the maximum, and then no "
-            "exponential overflows.",
+            r"A constant $\kappa$ added to every logit cancels, so it may be minus the maximum "
+            "$m$, and then no exponential overflows.",
             r"\frac{e^{a_i + \kappa}}{\sum_k e^{a_k + \kappa}} = \frac{e^{a_i}}{\sum_k e^{a_k}}, "
             rf"\qquad m = \max_j a_j = {w.n('m', 'a')}",
         ),
@@ -105,7 +106,8 @@ def forward(w: Writer) -> Sequence[str]:
         ),
         section(
             "Loss of a row, sum and mean",
-            f"Over all {w.view.N} rows:",
+            r"Of this row, and of all rows, where $\circ$ multiplies entry by entry and $\iota$ "
+            "is a column of ones:",
             rf"\ell = -\sum_k y_k \log p_k = {w.n('loss')}",
             r"H(A, Y) = (-Y \circ \log \sigma(A)) \iota_C, \qquad "
             rf"L_{{\text{{sum}}}} = \iota_N^\top H(A, Y) = {w.n('loss.sum')}, \qquad "
@@ -119,7 +121,7 @@ def backward(w: Writer) -> Sequence[str]:
     return (
         section(
             "The derivative through the probabilities",
-            "As if the probabilities were free:",
+            "As if the probabilities were free to move one by one:",
             r"\frac{\partial \ell}{\partial p_j} = -\frac{y_j}{p_j}, \qquad "
             rf"\frac{{\partial \ell}}{{\partial p}} = {w.vector('dp')}",
         ),
@@ -133,7 +135,8 @@ def backward(w: Writer) -> Sequence[str]:
         ),
         section(
             "The two cases",
-            r"The same by the logarithm, since $\partial\, \mathrm{lse} / \partial a_i = p_i$:",
+            r"The same by the logarithm, since $\partial\, \mathrm{lse} / \partial a_i = p_i$; "
+            r"$\delta_{ik}$ is 1 where $i = k$, else 0:",
             r"\frac{\partial \log p_k}{\partial a_i} = \delta_{ik} - p_i = "
             r"\begin{cases} 1 - p_i & i = k, \\ -p_i & i \ne k \end{cases}",
             r"\frac{\partial \ell}{\partial a_i} = \underbrace{-y_i (1 - p_i)}_{k = i} "
@@ -148,7 +151,8 @@ def backward(w: Writer) -> Sequence[str]:
         ),
         section(
             "Finite-difference check",
-            "Largest difference between derivative and central difference over all classes:",
+            "Each logit moved up and down by $h$, the change of the loss divided by $2 h$: the "
+            "largest difference from the derivative, over all classes, is",
             *(
                 f"h = {f'{h:.7f}'.rstrip('0')}: \\quad {w.n(f'nudge.error.{n}', '1')}"
                 for n, h in enumerate(NUDGES)
@@ -170,14 +174,16 @@ def beyond(w: Writer) -> Sequence[str]:
         section("Forward and backward in NumPy", f"The two formulas as a class:\n{code}"),
         section(
             "One gradient step",
-            f"With step size $\\eta = {w.n('eta', 'g')}$ all logits move to $A - \\eta G$.",
+            r"With $G = \partial L_{\text{mean}} / \partial A$ and step size "
+            f"$\\eta = {w.n('eta', 'g')}$ all logits move to $A - \\eta G$; this row to",
             r"a - \eta \frac{\partial L_{\text{mean}}}{\partial a} = " + w.vector("movedrow"),
             rf"L_{{\text{{mean}}}}: \quad {w.n('step.before')} \to {w.n('step.after')}, \qquad "
             rf"\text{{to first order }} {w.n('step.predicted')}",
         ),
         section(
             "A confident right answer",
-            "The sum of the others is kept apart from 1, so that small losses are not 0:",
+            "The sum $R$ of the other exponentials is kept apart from 1, so that small losses are "
+            "not 0:",
             r"R = \sum_{j \ne t} e^{a_j - m}, \qquad \ell = \log (1 + R), \qquad "
             r"p_t - 1 = -\frac{R}{1 + R}",
             rf"a = [{w.n('x', 'g')}, 0, 0], \; t = 0: \quad \ell = {w.n('sure.loss.64', 'e')}, "
@@ -185,7 +191,8 @@ def beyond(w: Writer) -> Sequence[str]:
         ),
         section(
             "Soft targets and label smoothing",
-            "The gradient is the same for any target. Smoothed:",
+            r"The gradient has the same form for any target. With a share $\varepsilon$ spread "
+            "evenly the target is $q$:",
             r"q = (1 - \varepsilon) y + \varepsilon / C, \qquad "
             rf"\varepsilon = {w.n('eps', 'g')}, \qquad q = {w.vector('q')}",
             rf"\ell = {w.n('smooth.loss')}, \qquad "
