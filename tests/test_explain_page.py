@@ -75,6 +75,7 @@ def problem(name, folder):
         "named": ("1, 2, 3, 4; 4, 3, 2, 1", "0, 0", "cat, <b>dog, x & y, a very long name"),
         "shares": ("1, 2, 3", ".2, .7, .1", None),
         "one class": ("1", "0", None),
+        "moved": ("-1, 2, 0.5; 3, 0.1, 1", "2, 0", None),
     }[name]
 
 
@@ -243,6 +244,27 @@ def test_sliders_change_every_number(name, opened):
     page.page.goto("about:blank")
     page.page.goto(link)
     check_against_crossent(page, state)
+
+
+DRAWN = """
+[...document.querySelectorAll('[data-length],[data-bar],[data-heat],[data-cell],#dot')].map(e => [
+  e.id || JSON.stringify(e.dataset), e.matches('.below'), e.getAttribute('visibility') === 'hidden',
+  ...['x', 'width', 'cx', 'cy', 'fill-opacity'].map(name => Number(e.getAttribute(name))),
+  Number(e.style.getPropertyValue('--v')),
+])
+"""
+
+
+def test_bars_colours_and_curve_are_drawn_as_on_a_page_made_from_those_numbers(opened):
+    moved, made = opened(), opened("moved", java_script_enabled=False)
+    moved.go("a=-1,2,0.5;3,0.1,1&t=2,0&show=1")
+    drawn, expected = moved.page.evaluate(DRAWN), made.page.evaluate(DRAWN)
+    assert len(drawn) > 40
+    for shown, wanted in zip(drawn, expected, strict=True):
+        assert shown[:3] == wanted[:3]
+        if not shown[2]:
+            assert shown[3:7] == pytest.approx(wanted[3:7], rel=1e-3, abs=0.06), shown[0]  # pixels
+            assert shown[7:] == pytest.approx(wanted[7:], abs=1e-3), shown[0]  # shares
 
 
 def test_a_number_can_be_typed_and_nonsense_changes_nothing(opened):
