@@ -9,21 +9,24 @@ namespace {
 
 constexpr int kShortRow = 128;  // the most classes a tile holds
 
-// Class k of W rows is tile[k].
+// Up to W rows of a group, from `first` on: class k of all of them is classes[k].
 template <class X>
 struct Tile {
+  int first = 0, rows = 0;
   alignas(64) V<X> classes[kShortRow];
+
+  X& at(int row, int64_t k) { return reinterpret_cast<X*>(&classes[k])[row]; }
 };
 
-// Whether the rows of a group are neighbours in memory: class k of all of them is one vector.
-inline bool side_by_side(const RowGroup& group, char* const* rows, Type type) {
-  for (int i = 1; i < group.rows; ++i) {
+// Whether rows are neighbours in memory: class k of all of them is one vector.
+inline bool side_by_side(char* const* rows, int count, Type type) {
+  for (int i = 1; i < count; ++i) {
     if (rows[i] - rows[0] != i * size_of(type)) return false;
   }
-  return group.rows > 1;
+  return count > 1;
 }
 
-// Asks for the memory that the group after next will use, if rows follow each other evenly. Inlined, or the compiler
+// Asks for the memory that the tile after next will use, if rows follow each other evenly. Inlined, or the compiler
 // takes a function of prefetches alone to have no effect.
 template <int kWrites>
 CROSSENT_INLINE void prefetch_ahead(const Problem& problem, const Array& array, char* const* rows, int count) {
@@ -41,20 +44,22 @@ template <class X>
 void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const Array& array = problem.logits;
-  const int classes = static_cast<int>(problem.classes);
-  prefetch_ahead<0>(problem, array, group.logits, group.rows);
-  if (side_by_side(group, group.logits, array.type)) {
+  const int classes = static_cast<int>(problem.classes), count = tile.rows;
+  char* const* const from = group.logits + tile.first;
+  prefetch_ahead<0>(problem, array, from, count);
+  if (side_by_side(from, count, array.type)) {
     alignas(64) X buffer[W];
     const bool plain = array.class_stride % static_cast<int>(sizeof(X)) == 0;
-    if (group.rows == W && plain && is_plain<X>(array, group.logits[0], sizeof(X))) {
-      const char* at = group.logits[0];
-      for (int k = 0; k < classes; ++k, at += array.class_stride)
+    const char* at = from[0];
+    if (count == W && plain && is_plain<X>(array, at, sizeof(X))) {
+      for (int k = 0; k < classes; ++k, at += array.class_stride) {
         tile.classes[k] = load(reinterpret_cast<const X*>(at));
+      }
       return;
     }
-    for (int k = 0; k < classes; ++k) {
-      const X* from = stage(array, group.logits[0] + k * array.class_stride, size_of(array.type), group.rows, buffer);
-      tile.classes[k] = group.rows == W ? load(from) : load_first(from, group.rows, X(0));
+    for (int k = 0; k < classes; ++k, at += array.class_stride) {
+      const X* row = stage(array, at, size_of(array.type), count, buffer);
+      tile.classes[k] = count == W ? load(row) : load_first(row, count, X(0));
     }
     return;
   }
@@ -62,12 +67,12 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   const X* rows[W];
   uintptr_t addresses = 0;
   for (int i = 0; i < W; ++i) {
-    rows[i] = reinterpret_cast<const X*>(group.logits[i < group.rows ? i : 0]);
+    rows[i] = reinterpret_cast<const X*>(from[i < count ? i : 0]);
     addresses |= reinterpret_cast<uintptr_t>(rows[i]);
   }
   if (!is_plain<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride)) {
     for (int i = 0; i < W; ++i) {
-      rows[i] = convert(array, group.logits[i < group.rows ? i : 0], array.class_stride, classes, buffers[i]);
+      rows[i] = convert(array, from[i < count ? i : 0], array.class_stride, classes, buffers[i]);
     }
   }
   for (int k = 0; k < classes; k += W) {
@@ -91,21 +96,22 @@ template <class X>
 void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const Array& array = problem.grad;
-  const int classes = static_cast<int>(problem.classes);
-  if (group.grad[0] != group.logits[0]) prefetch_ahead<1>(problem, array, group.grad, group.rows);
-  if (side_by_side(group, group.grad, array.type)) {
+  const int classes = static_cast<int>(problem.classes), count = tile.rows;
+  char* const* const rows = group.grad + tile.first;
+  if (rows[0] != group.logits[tile.first]) prefetch_ahead<1>(problem, array, rows, count);
+  if (side_by_side(rows, count, array.type)) {
     for (int k = 0; k < classes; ++k) {
-      char* const to = group.grad[0] + k * array.class_stride;
-      if (group.rows == W && is_plain<X>(array, to, sizeof(X))) {
+      char* const to = rows[0] + k * array.class_stride;
+      if (count == W && is_plain<X>(array, to, sizeof(X))) {
         store(reinterpret_cast<X*>(to), tile.classes[k]);
       } else {
-        unstage(array, to, size_of(array.type), group.rows, reinterpret_cast<const X*>(&tile.classes[k]));
+        unstage(array, to, size_of(array.type), count, reinterpret_cast<const X*>(&tile.classes[k]));
       }
     }
     return;
   }
   alignas(64) X buffers[W][kShortRow];
-  const bool direct = is_plain<X>(array, group.grad[0], array.class_stride);
+  const bool direct = is_plain<X>(array, rows[0], array.class_stride);
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
     const int width = classes - k < W ? classes - k : W;
@@ -114,8 +120,8 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
     transpose<X>(square);
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) {
-      if (i >= group.rows) break;
-      X* const to = (direct ? reinterpret_cast<X*>(group.grad[i]) : buffers[i]) + k;
+      if (i >= count) break;
+      X* const to = (direct ? reinterpret_cast<X*>(rows[i]) : buffers[i]) + k;
       if (width == W) {
         store(to, square[i]);
       } else {
@@ -124,7 +130,7 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
     }
   }
   if (direct) return;
-  for (int i = 0; i < group.rows; ++i) unstage(array, group.grad[i], array.class_stride, classes, buffers[i]);
+  for (int i = 0; i < count; ++i) unstage(array, rows[i], array.class_stride, classes, buffers[i]);
 }
 
 // Doubles beside the X of a tile: two vectors for float, one for double.
@@ -197,7 +203,7 @@ void smooth_tile(const Problem& problem, const Tile<X>& tile, V<X> anchor, RowGr
       const double weight = problem.weight ? problem.weight[k] : 1;
       if (weight != 0) sum += weight * (to_wide(tile.classes[k], part) - to_wide(base, part));
     }
-    store(group.linear + part * kLanes<double>, even_mass(problem) * sum);
+    store(group.linear + tile.first + part * kLanes<double>, even_mass(problem) * sum);
   }
 }
 
@@ -208,14 +214,15 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   using Table = ExpTable<X>;
   const int classes = static_cast<int>(problem.classes);
   alignas(64) X anchors[W];
+  const int64_t* const targets = group.target + tile.first;
   for (int i = 0; i < W; ++i) {
-    const int64_t target = i < group.rows ? group.target[i] : -1;
-    anchors[i] = target < 0 ? -kInfinity<X> : reinterpret_cast<const X*>(&tile.classes[target])[i];
+    const int64_t target = i < tile.rows ? targets[i] : -1;
+    anchors[i] = target < 0 ? -kInfinity<X> : tile.at(i, target);
   }
   if (has_mass(problem)) smooth_tile<X>(problem, tile, load(anchors), group);
   // From here on a tile's targets are -inf: they add nothing.
-  for (int i = 0; i < group.rows; ++i) {
-    if (group.target[i] >= 0) reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = -kInfinity<X>;
+  for (int i = 0; i < tile.rows; ++i) {
+    if (targets[i] >= 0) tile.at(i, targets[i]) = -kInfinity<X>;
   }
   const V<X> other = largest_of_tile(tile, classes);
   const V<X> largest = max<X>(other, load(anchors));
@@ -234,16 +241,16 @@ void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
   for (int i = 0; i < Sum<X>::kParts; ++i) {
     const V<double> others = sum.part(i) * Table::kUnbias + poison.part[i];
     const auto none = (to_wide(other, i) == -kInfinity<double>)&(others == others);  // nan need not show in a maximum
-    store(group.sum_others + i * kLanes<double>, none ? V<double>{} : others);
+    store(group.sum_others + tile.first + i * kLanes<double>, none ? V<double>{} : others);
   }
   if constexpr (sizeof(X) == 4) {
-    exact_terms(load(anchors), largest, constants, group, 0);
+    exact_terms(load(anchors), largest, constants, group, tile.first);
   } else {
-    exact_terms<false>(load(anchors), constants, group, 0);
+    exact_terms<false>(load(anchors), constants, group, tile.first);
   }
-  put_wide<X>(load(anchors), group.anchor_logit);
-  put_wide<X>(offset, group.offset);
-  put_wide<X>(exponent, group.exponent);
+  put_wide<X>(load(anchors), group.anchor_logit + tile.first);
+  put_wide<X>(offset, group.offset + tile.first);
+  put_wide<X>(exponent, group.exponent + tile.first);
 }
 
 // `values` of W rows times a number, as X.
@@ -260,12 +267,13 @@ CROSSENT_INLINE V<X> narrow_from(Values values, double by) {
 template <class X>
 __attribute__((noinline)) void scale_tile_slowly(const Problem& problem, const RowGroup& group, int classes,
                                                  Tile<X>& tile) {
-  for (int i = 0; i < group.rows; ++i) {
-    const double mass = even_mass(problem) * group.grad_loss[i];
+  for (int i = 0; i < tile.rows; ++i) {
+    const int row = tile.first + i;
+    const double mass = even_mass(problem) * group.grad_loss[row];
     for (int k = 0; k < classes; ++k) {
       const X minus = static_cast<X>(mass * (problem.weight ? problem.weight[k] : 1));
-      X& value = reinterpret_cast<X*>(&tile.classes[k])[i];
-      value = group.ignored[i] ? X(0) : scale_slowly(value, group.factor[i]) - minus;
+      X& value = tile.at(i, k);
+      value = group.ignored[row] ? X(0) : scale_slowly(value, group.factor[row]) - minus;
     }
   }
 }
@@ -278,19 +286,20 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   alignas(64) X heads[W] = {}, tails[W] = {};
   alignas(64) Bits<X> zeroes[W] = {};
   bool safe = true;
-  for (int i = 0; i < group.rows; ++i) {
-    const double factor = group.factor[i] * ExpTable<X>::kUnbias;
-    heads[i] = static_cast<X>(factor);
-    tails[i] = static_cast<X>(factor - static_cast<double>(heads[i]));
-    safe = safe && is_ordinary<X>(group.factor[i]);
-    zeroes[i] = group.ignored[i] ? -1 : 0;
+  for (int i = 0; i < tile.rows; ++i) {
+    const double factor = group.factor[tile.first + i];
+    const double unbiased = factor * ExpTable<X>::kUnbias;
+    heads[i] = static_cast<X>(unbiased);
+    tails[i] = static_cast<X>(unbiased - static_cast<double>(heads[i]));
+    safe = safe && is_ordinary<X>(factor);
+    zeroes[i] = group.ignored[tile.first + i] ? -1 : 0;
   }
   const V<X> head = load(heads), tail = load(tails);
   const auto zeroed = bit_cast<V<Bits<X>>>(zeroes);
   if (!safe) {
     scale_tile_slowly(problem, group, classes, tile);
   } else if (has_mass(problem)) {
-    const auto masses = [&](int i) { return even_mass(problem) * load(group.grad_loss + i); };
+    const auto masses = [&](int i) { return even_mass(problem) * load(group.grad_loss + tile.first + i); };
     for (int k = 0; k < classes; ++k) {
       const V<X> value = tile.classes[k];
       const V<X> mass = narrow_from<X>(masses, problem.weight ? problem.weight[k] : 1);
@@ -303,9 +312,10 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
       tile.classes[k] = zeroed ? V<X>{} : scaled;
     }
   }
-  for (int i = 0; i < group.rows; ++i) {
-    if (group.target[i] < 0) continue;
-    reinterpret_cast<X*>(&tile.classes[group.target[i]])[i] = static_cast<X>(group.grad_loss[i] * group.grad_anchor[i]);
+  for (int i = 0; i < tile.rows; ++i) {
+    const int row = tile.first + i;
+    if (group.target[row] < 0) continue;
+    tile.at(i, group.target[row]) = static_cast<X>(group.grad_loss[row] * group.grad_anchor[row]);
   }
 }
 

@@ -277,18 +277,25 @@ double record_group(const Problem& problem, RowGroup& group, int64_t first, cons
 
 template <class X>
 double run_columns(const Problem& problem, int64_t begin, int64_t end) {
+  constexpr int W = kLanes<X>, kTiles = kGroup / W;
   RowGroup group{};
-  Tile<X> tile;
+  Tile<X> tiles[kTiles];
   Total loss;
-  for (int64_t first = begin; first < end; first += kLanes<X>) {
-    start_group(problem, first, static_cast<int>(end - first < kLanes<X> ? end - first : kLanes<X>), group);
-    load_tile(problem, group, tile);
-    sum_tile(problem, group, tile);
+  for (int64_t first = begin; first < end; first += kGroup) {
+    start_group(problem, first, static_cast<int>(end - first < kGroup ? end - first : kGroup), group);
+    const int used = (group.rows + W - 1) / W;
+    for (int i = 0; i < used; ++i) {
+      tiles[i].first = i * W;
+      tiles[i].rows = group.rows - i * W < W ? group.rows - i * W : W;
+      load_tile(problem, group, tiles[i]);
+      sum_tile(problem, group, tiles[i]);
+    }
     finish_group<X>(problem, group, has_mass(problem));
     loss.add(record_group(problem, group, first, nullptr));
-    if (!problem.grad) continue;
-    scale_tile(problem, group, tile);
-    store_tile(problem, group, tile);
+    for (int i = 0; problem.grad && i < used; ++i) {
+      scale_tile(problem, group, tiles[i]);
+      store_tile(problem, group, tiles[i]);
+    }
   }
   return loss.value();
 }

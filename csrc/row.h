@@ -65,7 +65,7 @@ inline double even_mass(const Problem& problem) {
 }
 
 // Up to kGroup rows side by side: the sums in, the loss and the factors of the gradient out. All in double.
-constexpr int kGroup = 16;
+constexpr int kGroup = 32;
 struct RowGroup {
   int rows = 0;
   char* logits[kGroup];
