@@ -270,6 +270,11 @@ CASES = {
         ValueError,
         "out has elements that share memory (a broadcast array): give a full one",
     ),
+    "out whose rows overlap": (
+        {"out": np.lib.stride_tricks.as_strided(np.zeros(12), (4, 3), (16, 8))},
+        ValueError,
+        "out has elements that share memory",
+    ),
 }
 
 
@@ -327,7 +332,13 @@ def test_functions_of_logits_alone_have_the_same_rules(function):
 
 @pytest.mark.parametrize("function", [crossent.softmax, crossent.log_softmax])
 def test_their_out_has_the_same_rules(function):
-    for case in ("a list for out", "wrong shape of out", "read-only out", "broadcast out"):
+    for case in (
+        "a list for out",
+        "wrong shape of out",
+        "read-only out",
+        "broadcast out",
+        "out whose rows overlap",
+    ):
         changes, error, message = CASES[case]
         with pytest.raises(error, match=re.escape(message)):
             function(LOGITS, **changes)

@@ -340,12 +340,20 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
                 "out overlaps an input without being the logits' own memory: give the logits "
                 "themselves (in place) or memory that no input uses"
             )
-    if (
-        out.size
-        and 0 in out.strides
-        and any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True))
-    ):
+    if not out.flags.c_contiguous and _overlaps_itself(out):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether elements share memory, or steps interleave so that only a search could tell."""
+    reach = array.itemsize
+    for stride, n in sorted(
+        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
+        if stride < reach:
+            return array.size > 0
+        reach += stride * (n - 1)
+    return False
 
 
 def raise_bad_target(

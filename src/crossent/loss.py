@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ class CrossEntropyLoss:
         reduction: "mean", "sum" or "none".
         options: every other option of `crossent.cross_entropy`, by name.
 
+    Raises:
+        TypeError: there is no such option.
+
     Attributes:
         A: the logits of the last forward, None before it.
         Y: the targets of the last forward, None before it.
@@ -43,6 +47,10 @@ class CrossEntropyLoss:
     """
 
     def __init__(self, reduction: str = "mean", **options: Any) -> None:
+        known = list(inspect.signature(functional.cross_entropy).parameters)[2:]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"there is no option {name!r}; the options are {', '.join(known)}")
         self.reduction = reduction
         self.options = options
         self.A: ArrayLike | None = None
