@@ -6,6 +6,7 @@
 #include "column.h"
 #include "float_mode.h"
 #include "general.h"
+#include "panel.h"
 
 #if !defined(CROSSENT_ISA)
 #error "CROSSENT_ISA must name this build's kernels"
@@ -256,21 +257,16 @@ void record_scores(const Problem& problem, const RowGroup& group, int64_t first,
   put(problem, run, problem.argmax, first, group.rows, argmax);
 }
 
-// Records what is one number a row; returns the sum of the losses, over a fixed tree.
-double record_group(const Problem& problem, RowGroup& group, int64_t first, const int64_t* anchors) {
-  if (problem.output == Output::scores) {
-    record_scores(problem, group, first, anchors);
-    return 0;
-  }
-  for (int r = 0; r < kGroup; ++r) {
-    if (r >= group.rows || group.ignored[r]) group.loss[r] = 0;
+// Records what is one number a row, and adds the losses to `sum`.
+void record_group(const Problem& problem, RowGroup& group, int64_t first, const int64_t* anchors, LossSum& sum) {
+  if (problem.output == Output::scores) return record_scores(problem, group, first, anchors);
+  for (int r = 0; r < group.rows; ++r) {
+    if (group.ignored[r]) group.loss[r] = 0;
   }
   if (problem.loss) {
     put(problem, RowRun(problem.rows, first, group.rows), problem.loss, first, group.rows, group.loss);
   }
-  V<double> sum{};
-  for (int r = 0; r < kGroup; r += kLanes<double>) sum += load(group.loss + r);
-  return wide_sum(sum);
+  sum.add(group.loss, group.rows);
 }
 
 // 4. Rows from start to end, a group at a time.
@@ -280,7 +276,7 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
   constexpr int W = kLanes<X>, kTiles = kGroup / W;
   RowGroup group{};
   Tile<X> tiles[kTiles];
-  Total loss;
+  LossSum loss;
   for (int64_t first = begin; first < end; first += kGroup) {
     start_group(problem, first, static_cast<int>(end - first < kGroup ? end - first : kGroup), group);
     const int used = (group.rows + W - 1) / W;
@@ -291,7 +287,7 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
       sum_tile(problem, group, tiles[i]);
     }
     finish_group<X>(problem, group, has_mass(problem));
-    loss.add(record_group(problem, group, first, nullptr));
+    record_group(problem, group, first, nullptr, loss);
     for (int i = 0; problem.grad && i < used; ++i) {
       scale_tile(problem, group, tiles[i]);
       store_tile(problem, group, tiles[i]);
@@ -319,6 +315,7 @@ X* keep_for(const Problem& problem, char* grad, X* beside) {
 // How many rows are summed before their losses are computed side by side: as many as stay in cache.
 template <class X>
 int rows_together(const Problem& problem) {
+  if (takes_panels(problem)) return kPanelRows;
   const int64_t rows = 32768 / (problem.classes * static_cast<int64_t>(sizeof(X)));
   return static_cast<int>(rows < 1 ? 1 : rows > kGroup ? kGroup : rows);
 }
@@ -335,6 +332,15 @@ bool keeps_beside(const Problem& problem) {
   return !aligned;
 }
 
+// Where the panel lies in a thread's memory: after the references and the exponentials kept beside the gradient.
+template <class X>
+size_t panel_offset(const Problem& problem) {
+  const size_t together = static_cast<size_t>(rows_together<X>(problem));
+  size_t bytes = together * static_cast<size_t>(blocks_of<X>(problem)) * sizeof(BlockReference<X>);
+  if (keeps_beside<X>(problem)) bytes += together * static_cast<size_t>(problem.classes) * sizeof(X);
+  return (bytes + 63) / 64 * 64;
+}
+
 template <class Path>
 double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* scratch) {
   using X = typename Path::Number;
@@ -342,42 +348,45 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
   const int64_t blocks = blocks_of<X>(problem), segments = segments_of(problem);
   auto* const references = static_cast<BlockReference<X>*>(scratch);
   auto* const beside = reinterpret_cast<X*>(references + together * blocks);
+  Panels panels(problem, static_cast<char*>(scratch) + panel_offset<X>(problem));
   RowGroup group{};
-  Total loss;
+  LossSum loss;
   for (int64_t first = begin; first < end; first += together) {
     start_group(problem, first, static_cast<int>(end - first < together ? end - first : together), group);
+    const Problem& here = panels.begin(group);
     Sums<X> sums[kGroup];
     int64_t anchors[kGroup];
     X* keeps[kGroup];
     for (int r = 0; r < group.rows; ++r) {
-      keeps[r] = keep_for<X>(problem, group.grad[r], beside + r * problem.classes);
-      if (group.ignored[r] && problem.output != Output::scores) continue;
+      keeps[r] = keep_for<X>(here, group.grad[r], beside + r * here.classes);
+      if (group.ignored[r] && here.output != Output::scores) continue;
       Sums<X> fresh;
-      Path::start(problem, group, r, fresh);
+      Path::start(here, group, r, fresh);
       for (int64_t s = 0; s < segments; ++s) {
         Sums<X> next = fresh;
         const int64_t from = s * kSegment;
-        const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
-        Path::sum(problem, group, r, from, to, keeps[r], references + r * blocks + s * kBlocksPerSegment<X>, next);
+        const int64_t to = from + kSegment < here.classes ? from + kSegment : here.classes;
+        Path::sum(here, group, r, from, to, keeps[r], references + r * blocks + s * kBlocksPerSegment<X>, next);
         if (s == 0) {
           sums[r] = next;
         } else {
-          Path::join(problem, next, sums[r]);
+          Path::join(here, next, sums[r]);
         }
       }
       group.take(r, sums[r]);
-      Path::take(problem, group, r, sums[r]);
+      Path::take(here, group, r, sums[r]);
       anchors[r] = sums[r].anchor;
     }
-    Path::finish(problem, group);
-    loss.add(record_group(problem, group, first, anchors));
-    for (int r = 0; problem.grad && r < group.rows; ++r) {
+    Path::finish(here, group);
+    record_group(here, group, first, anchors, loss);
+    for (int r = 0; here.grad && r < group.rows; ++r) {
       if (group.ignored[r]) {
-        write_zero_gradient(problem, group.grad[r]);
+        write_zero_gradient(here, group.grad[r]);
       } else {
-        Path::write(problem, group, r, 0, problem.classes, keeps[r], references + r * blocks, sums[r]);
+        Path::write(here, group, r, 0, here.classes, keeps[r], references + r * blocks, sums[r]);
       }
     }
+    panels.end(group);
   }
   return loss.value();
 }
@@ -440,7 +449,9 @@ double finish_one_row(const Problem& problem, int64_t row, void* memory) {
     Path::take(problem, state.group, 0, state.sums);
   }
   Path::finish(problem, state.group);
-  return record_group(problem, state.group, row, &state.sums.anchor);
+  LossSum loss;
+  record_group(problem, state.group, row, &state.sums.anchor, loss);
+  return loss.value();
 }
 
 template <class Path>
@@ -478,10 +489,7 @@ double run_rows(const Problem& problem, int64_t begin, int64_t end, void* scratc
 size_t scratch_bytes(const Problem& problem) {
   return with_path(problem, [&](auto path) {
     using X = typename decltype(path)::Number;
-    const size_t together = static_cast<size_t>(rows_together<X>(problem));
-    size_t bytes = together * static_cast<size_t>(blocks_of<X>(problem)) * sizeof(BlockReference<X>);
-    if (keeps_beside<X>(problem)) bytes += together * static_cast<size_t>(problem.classes) * sizeof(X);
-    return bytes;
+    return panel_offset<X>(problem) + panel_bytes(problem);
   });
 }
 

@@ -85,5 +85,40 @@ CROSSENT_INLINE Total total_of(const Sum<X>& lanes) {
   return {wide_sum(lanes.held()), wide_sum(lanes.lost())};
 }
 
+// The losses of rows in order, eight by eight whatever the groups they come in.
+class LossSum {
+ public:
+  void add(const double* losses, int count) {
+    for (int i = 0; i < count;) {
+      if (filled_ == 0 && count - i >= kRun) {
+        add_run(losses + i);
+        i += kRun;
+      } else {
+        pending_[filled_++] = losses[i++];
+        if (filled_ == kRun) add_run(pending_);
+      }
+    }
+  }
+  double value() {
+    while (filled_ != 0) add(&kZero, 1);
+    return total_.value();
+  }
+
+ private:
+  static constexpr int kRun = 8;
+  static constexpr double kZero = 0;
+
+  void add_run(const double* losses) {
+    V<double> sum{};
+    for (int i = 0; i < kRun; i += kLanes<double>) sum += load(losses + i);
+    total_.add(wide_sum(sum));
+    filled_ = 0;
+  }
+
+  alignas(64) double pending_[kRun];
+  int filled_ = 0;
+  Total total_;
+};
+
 }  // namespace
 }  // namespace crossent
