@@ -2,10 +2,9 @@
 #include "bind_limits.h"
 
 #include <atomic>
-#include <cstring>
 #include <vector>
 
-#include "crossent.h"
+#include "bind_buffer.h"
 #include "limits.h"
 #include "threads.h"
 
@@ -31,30 +30,8 @@ const Limits& limits() {
       &limits_neon,
 #endif
       &limits_baseline};
-  for (const Limits* const limits : all) {
-    if (std::strcmp(limits->name, isa()) == 0) return *limits;
-  }
-  return limits_baseline;
+  return in_use(all);
 }
-
-// The bytes of a contiguous Python buffer, held while the core uses them.
-class Bytes {
- public:
-  Bytes(nb::handle object, bool writable) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
-      throw nb::python_error();
-    }
-  }
-  ~Bytes() { PyBuffer_Release(&view_); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-
-  char* data() const { return static_cast<char*>(view_.buf); }
-  int64_t size() const { return view_.len; }
-
- private:
-  Py_buffer view_{};
-};
 
 // Calls body(begin, end) over [0, count) in pieces, on all threads, without the interpreter's lock.
 template <class Body>

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bind_limits.h"
+#include "bind_standings.h"
 #include "bind_problem.h"
 #include "bind_torch.h"
 #include "crossent.h"
@@ -181,5 +182,6 @@ NB_MODULE(_core, module) {
   module.def("get_num_threads", &crossent::get_num_threads);
   module.def("set_num_threads", &crossent::set_num_threads);
   crossent::bind_limits(module);
+  crossent::bind_standings(module);
   crossent::bind_pointers(module);
 }

@@ -75,6 +75,32 @@ def available_isas() -> list[str]: ...
 def select_isa(name: str, /) -> bool: ...
 def get_num_threads() -> int: ...
 def set_num_threads(count: int, /) -> None: ...
+def stand_floats(
+    logits: Any,  # (N, C) float32
+    residual: Any,  # p - y, alike
+    label: Any,  # (N,) int64
+    wanted: Any,  # (N,) bool, whose rank and answer are written
+    rank: Any,  # output, int64
+    answer: Any,  # output, int64
+    squares: Any,  # output, float64
+    classes: int,
+) -> None:
+    """Of each row the label's rank, the first largest logit, and the squared length of p - y.
+
+    On the calling thread alone, without the interpreter's lock. Buffers are contiguous.
+    """
+
+def stand_doubles(
+    logits: Any,
+    residual: Any,
+    label: Any,
+    wanted: Any,
+    rank: Any,
+    answer: Any,
+    squares: Any,
+    classes: int,
+) -> None:
+    """The same for float64."""
 
 # What this machine can do at most, on all threads; buffers are contiguous, of any type.
 def limit_read(buffer: Any) -> int:

@@ -115,13 +115,20 @@ class ExactSum:
 
     def fraction(self, group: int = 0) -> tuple[int, int]:
         """A group's sum of finite numbers as (integer, power of two): integer * 2^power."""
+        totals, power = self.fractions(slice(group, group + 1))
+        return totals[0], power
+
+    def fractions(self, groups: slice = slice(None)) -> tuple[list[int], int]:
+        """The sums of finite numbers of some groups as (integers, power of two)."""
+        totals = [0] * len(range(self.groups)[groups])
         if not self._limbs:
-            return 0, 0
+            return totals, 0
         lowest = min(self._limbs)
-        total = sum(
-            int(limb[group]) << (WIDTH * (level - lowest)) for level, limb in self._limbs.items()
-        )
-        return total, WIDTH * lowest + LOWEST
+        for level in range(max(self._limbs), lowest - 1, -1):
+            limb = self._limbs.get(level)
+            counts = [0] * len(totals) if limb is None else limb[groups].tolist()
+            totals = [(total << WIDTH) + n for total, n in zip(totals, counts, strict=True)]
+        return totals, WIDTH * lowest + LOWEST
 
     def value(self, group: int = 0) -> float:
         """A group's sum, rounded once."""
@@ -135,7 +142,10 @@ class ExactSum:
 
     def values(self) -> NDArray[np.float64]:
         """(G,), every group's sum, rounded once."""
-        return np.array([self.value(group) for group in range(self.groups)])
+        if self._special is not None:
+            return np.array([self.value(group) for group in range(self.groups)])
+        totals, power = self.fractions()
+        return np.array([rounded(total, power) for total in totals])
 
 
 def times_power_of_two(numbers: Array, power: int) -> Array:

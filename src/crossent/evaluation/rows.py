@@ -20,7 +20,6 @@ from crossent.evaluation.options import LossOptions
 Array = NDArray[Any]
 
 PIECE = 1024  # products that are summed in the logits' own precision
-LONG_ROW = 4096  # classes from which rows are ranked one by one
 
 
 @dataclass(frozen=True)
@@ -152,33 +151,6 @@ def row_dots(a: Array, b: Array) -> Array:
     if whole < classes:
         total += np.einsum("ij,ij->i", a[:, whole:], b[:, whole:])
     return total
-
-
-def ranks(logits: Array, label: Array, workspace: Workspace) -> Array:
-    """The place of each row's label among its logits, largest first; equals in class order."""
-    classes = logits.shape[1]
-    of_label = logits[np.arange(len(label)), label]
-    if classes >= LONG_ROW:
-        above = [
-            np.count_nonzero(row[:t] >= x) + np.count_nonzero(row[t + 1 :] > x)
-            for row, t, x in zip(logits, label, of_label, strict=True)
-        ]
-        return np.array(above, np.int64) + 1
-    # Counted as bytes, in two steps: 128 of them cannot overflow one.
-    true = workspace.array("true", (len(label), -(-classes // 128) * 128), np.bool_)
-    true[:, classes:] = False
-
-    def count() -> Array:
-        of_128 = true.view(np.uint8).reshape(len(label), -1, 128).sum(axis=2, dtype=np.uint8)
-        total: Array = of_128.astype(np.int64).sum(axis=1)
-        return total
-
-    np.greater(logits, of_label[:, None], out=true[:, :classes])
-    rank = 1 + count()
-    np.equal(logits, of_label[:, None], out=true[:, :classes])
-    for i in np.flatnonzero(count() > 1):  # ties: those of a smaller class come first
-        rank[i] += np.count_nonzero(true[i, : label[i]])
-    return rank
 
 
 def hardest_rows(nll: Array, kept: Array, floor: float, most: int) -> Array:

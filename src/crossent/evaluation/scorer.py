@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent import functional
+from crossent import _core, functional
 from crossent.evaluation.errors import LOGITS, OTHER_LOGITS, ROW_WEIGHTS, TARGETS, BadRow
 from crossent.evaluation.exact_sum import ExactSum
 from crossent.evaluation.options import LossOptions
@@ -23,15 +23,12 @@ from crossent.evaluation.rows import (
     as_float64,
     hardest_rows,
     largest,
-    ranks,
-    row_dots,
     scaled,
 )
 
 Array = NDArray[Any]
 
 SHOWN_CLASSES = 5  # whose probabilities are kept of a hard row
-RANKED = 1 << 16  # logits that are ranked at once: they stay in the cache
 SURELY_RIGHT = 0.69  # a loss below ln 2: the truth has more than half of the probability
 
 # How far a sum of probabilities may be from 1, or a logsumexp from 0, by rounding alone.
@@ -126,7 +123,7 @@ class RowScorer:
         kept = labels.kept & ~bad
         # 3. What the model answered.
         weight = None if block.row_weight is None else as_float64(block.row_weight)
-        answers = self._answers(labels, u, residual, nll, kept, workspace)
+        answers = self._answers(labels, u, residual, nll, kept)
         scores = RowScores(
             nll, loss, row_weight=weight, answers=answers,
             ignored=int(np.count_nonzero(~labels.kept)),
@@ -165,31 +162,22 @@ class RowScorer:
         raise BadRow(row, "has no loss: it holds nan", TARGETS)
 
     def _answers(
-        self, labels: Labels, u: Array, residual: Array, nll: Array, kept: Array,
-        workspace: Workspace,
-    ) -> Answers:  # fmt: skip
+        self, labels: Labels, u: Array, residual: Array, nll: Array, kept: Array
+    ) -> Answers:
         """Answers, ranks, confidence and Brier score. Brier is |p - y|^2: nothing cancels in it."""
         label = labels.label
-        predicted, rank = label.copy(), np.ones(len(u), np.int64)
         doubtful = kept
         if labels.share is None and not self.options.is_scaled:
             doubtful = kept & (nll >= SURELY_RIGHT)
-        places = np.flatnonzero(doubtful)
-        step = max(1, RANKED // self.classes)
-        for start in range(0, len(places), step):
-            some = places[start : start + step]
-            logits = workspace.array("ranked", (len(some), self.classes), u.dtype)
-            np.take(u, some, axis=0, out=logits, mode="clip")  # "raise" would copy once more
-            predicted[some] = np.argmax(logits, axis=1)
-            wrong = np.flatnonzero(predicted[some] != label[some])
-            if len(wrong):
-                others = logits if len(wrong) == len(some) else logits[wrong]
-                rank[some[wrong]] = ranks(others, label[some[wrong]], workspace)
+        predicted, rank = label.copy(), np.ones(len(u), np.int64)
+        brier = np.empty(len(u))
+        stand = _core.stand_doubles if u.dtype == np.float64 else _core.stand_floats
+        stand(u, residual, label, doubtful, rank, predicted, brier, self.classes)
         place = np.arange(0, u.size, self.classes) + predicted
         near = as_float64(residual.reshape(-1).take(place))
         share = predicted == label if labels.share is None else labels.share.reshape(-1).take(place)
         confidence = np.clip(near + share, 0.0, 1.0)  # p = (p - y) + y
-        return Answers(label, predicted, rank, confidence, row_dots(residual, residual))
+        return Answers(label, predicted, rank, confidence, brier)
 
     def _compare(
         self, scores: RowScores, block: Block, labels: Labels, kept: Array, workspace: Workspace

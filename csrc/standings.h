@@ -1,0 +1,26 @@
+// Where each row's label stands among its logits, and the squared length of p - y: what an evaluation asks of a block
+// beyond the loss. Compiled once for each instruction set. N rows, C classes, contiguous.
+#pragma once
+
+#include <cstdint>
+
+namespace crossent {
+
+template <class X>
+struct Standing {
+  const X* logits;       // (N, C)
+  const X* residual;     // (N, C), p - y
+  const int64_t* label;  // (N), each in [0, C)
+  const bool* wanted;    // (N), whose rank and answer are written; no nan in those rows
+  int64_t* rank;         // 1 is the largest logit; of equals the smaller class comes first
+  int64_t* answer;       // the largest logit's class, the first of several
+  double* squares;       // sum_k (p_k - y_k)^2, of every row
+};
+
+struct Standings {
+  const char* name;  // of the instruction set
+  void (*floats)(const Standing<float>& standing, int64_t rows, int64_t classes);
+  void (*doubles)(const Standing<double>& standing, int64_t rows, int64_t classes);
+};
+
+}  // namespace crossent
