@@ -33,6 +33,25 @@ const Limits& limits() {
   return in_use(all);
 }
 
+// The bytes of a contiguous Python buffer, held while the core uses them.
+class Bytes {
+ public:
+  Bytes(nb::handle object, bool writable) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
+      throw nb::python_error();
+    }
+  }
+  ~Bytes() { PyBuffer_Release(&view_); }
+  Bytes(const Bytes&) = delete;
+  Bytes& operator=(const Bytes&) = delete;
+
+  char* data() const { return static_cast<char*>(view_.buf); }
+  int64_t size() const { return view_.len; }
+
+ private:
+  Py_buffer view_{};
+};
+
 // Calls body(begin, end) over [0, count) in pieces, on all threads, without the interpreter's lock.
 template <class Body>
 void in_pieces(int64_t count, int64_t piece, Body body) {

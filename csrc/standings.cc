@@ -73,13 +73,17 @@ void stand(const Standing<X>& standing, int64_t rows, int64_t classes) {
       squares += sum_of_squares(residual + k, classes - k < kPiece ? classes - k : kPiece);
     }
     standing.squares[i] = squares;
-    if (!standing.wanted[i]) continue;
-    const X* const row = standing.logits + i * classes;
     const int64_t label = standing.label[i];
-    const int64_t ahead = count_above<X, true>(row, label, row[label]) +
-                          count_above<X, false>(row + label + 1, classes - label - 1, row[label]);
-    standing.rank[i] = 1 + ahead;
-    standing.answer[i] = ahead == 0 ? label : first_largest(row, classes);
+    standing.rank[i] = 1;
+    standing.answer[i] = label;
+    if (!(standing.loss[i] < standing.surely_right)) {
+      const X* const row = standing.logits + i * classes;
+      const int64_t ahead = count_above<X, true>(row, label, row[label]) +
+                            count_above<X, false>(row + label + 1, classes - label - 1, row[label]);
+      standing.rank[i] = 1 + ahead;
+      if (ahead != 0) standing.answer[i] = first_largest(row, classes);
+    }
+    standing.near[i] = residual[standing.answer[i]];
   }
 }
 

@@ -10,11 +10,13 @@ template <class X>
 struct Standing {
   const X* logits;       // (N, C)
   const X* residual;     // (N, C), p - y
+  const X* loss;         // (N)
   const int64_t* label;  // (N), each in [0, C)
-  const bool* wanted;    // (N), whose rank and answer are written; no nan in those rows
   int64_t* rank;         // 1 is the largest logit; of equals the smaller class comes first
   int64_t* answer;       // the largest logit's class, the first of several
-  double* squares;       // sum_k (p_k - y_k)^2, of every row
+  X* near;               // p - y of the answer
+  double* squares;       // sum_k (p_k - y_k)^2
+  double surely_right;   // rows of a smaller loss have rank 1, and the label is the answer
 };
 
 struct Standings {

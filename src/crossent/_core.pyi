@@ -75,32 +75,18 @@ def available_isas() -> list[str]: ...
 def select_isa(name: str, /) -> bool: ...
 def get_num_threads() -> int: ...
 def set_num_threads(count: int, /) -> None: ...
-def stand_floats(
-    logits: Any,  # (N, C) float32
-    residual: Any,  # p - y, alike
-    label: Any,  # (N,) int64
-    wanted: Any,  # (N,) bool, whose rank and answer are written
-    rank: Any,  # output, int64
-    answer: Any,  # output, int64
-    squares: Any,  # output, float64
-    classes: int,
+def judge_rows(
+    logits: Any,  # (N, C) float32 or float64, contiguous
+    targets: Any,  # (N,) class indices, or (N, C) distributions of any type
+    label: Any,  # (N,) int64, each a class
+    loss: Any,  # output, of the logits' type: -log p of the target
+    rank: Any,  # output, int64: of the label; 1 is the largest logit, ties in class order
+    answer: Any,  # output, int64: the first largest logit
+    near: Any,  # output, of the logits' type: p - y of the answer
+    squares: Any,  # output, float64: sum_k (p_k - y_k)^2
+    surely_right: float,  # rows of a smaller loss are not looked at: rank 1, answered right
 ) -> None:
-    """Of each row the label's rank, the first largest logit, and the squared length of p - y.
-
-    On the calling thread alone, without the interpreter's lock. Buffers are contiguous.
-    """
-
-def stand_doubles(
-    logits: Any,
-    residual: Any,
-    label: Any,
-    wanted: Any,
-    rank: Any,
-    answer: Any,
-    squares: Any,
-    classes: int,
-) -> None:
-    """The same for float64."""
+    """What an evaluation asks of each row. p - y is never held for more than a few rows."""
 
 # What this machine can do at most, on all threads; buffers are contiguous, of any type.
 def limit_read(buffer: Any) -> int:

@@ -168,7 +168,7 @@ class Wanted(NamedTuple):
 
 def finished(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> EvaluationResult:
     """All passes over opened data, and the result."""
-    plan = plan_for(data, sums, wanted.memory)
+    plan = plan_for(data, sums, wanted)
     try:
         with reserved(data, wanted.grad, wanted.losses) as outputs:
             scan(data, plan, sums, wanted.progress)
@@ -192,10 +192,11 @@ def finished(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> Evaluat
     return replace(result, files=files)
 
 
-def plan_for(data: Data, sums: EvaluationAccumulator, memory: int) -> Plan:
+def plan_for(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> Plan:
     """Blocks for scoring: what is read, what is computed from it, and the sums."""
     classes, wide = data.logits.classes, max(4, data.logits.dtype.itemsize)
-    copies = 2 + (data.logits.dtype.itemsize < 4) + sums.options.is_scaled
+    copies = int(data.logits.dtype.itemsize < 4) + sums.options.is_scaled
+    copies += max(wanted.grad is not None, 2 * wanted.temperature)
     if data.other is not None:
         copies += 1 + sums.options.is_scaled
     of_targets = 0
@@ -203,7 +204,7 @@ def plan_for(data: Data, sums: EvaluationAccumulator, memory: int) -> Plan:
         of_targets = 20 * classes  # their kept rows in float64, and in float32 where bfloat16
     row_bytes = data.row_bytes + copies * wide * classes + of_targets + 256
     sum_bytes = 300 * classes + (24 * classes**2 if classes <= 1024 else 16 << 20)
-    return plan_blocks(data, memory, crossent.get_num_threads(), row_bytes, sum_bytes)
+    return plan_blocks(data, wanted.memory, crossent.get_num_threads(), row_bytes, sum_bytes)
 
 
 def scan(data: Data, plan: Plan, sums: EvaluationAccumulator, progress: Progress) -> None:

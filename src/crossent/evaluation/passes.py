@@ -18,7 +18,7 @@ T = TypeVar("T")
 # (description, bytes to read) to a context that yields advance(bytes)
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
-BLOCK = 16 << 20  # bytes of a block's arrays: small enough for a cache, large enough for a call
+BLOCK = 4 << 20  # bytes of a block's arrays: small enough for a cache, large enough for a call
 FIXED = 24 << 20  # bytes for sums, scores that wait, and stacks
 
 

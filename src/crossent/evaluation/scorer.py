@@ -62,6 +62,8 @@ def read_labels(block: Block, classes: int, ignore_index: int) -> Labels:
     targets = block.targets
     none_bad = np.zeros(len(targets), np.bool_)
     if targets.ndim == 2:
+        if targets.dtype.kind == "V":  # bfloat16, which buffers cannot name
+            targets = targets.astype(np.float32)
         label = np.argmax(targets, axis=1)
         kept, bad = np.ones(len(targets), np.bool_), none_bad
         share = targets
@@ -99,17 +101,14 @@ class RowScorer:
             floor: rows with a smaller loss are not among the hardest.
             look: whether the rows before could be log-probabilities or probabilities.
         """
-        # 1. Losses, and p - y in the workspace.
+        # 1. Losses, and what the model answered.
         check_row_weight(block.row_weight, block.first_row)
         labels = read_labels(block, self.classes, self.options.ignore_index)
         logits = as_float(block.logits, block.is_bfloat16, workspace, "logits")
         u = logits
         if self.options.is_scaled:
             u = scaled(logits, self.options, workspace, "logits")
-        residual = workspace.array("residual", u.shape, u.dtype)
-        nll, _ = functional.cross_entropy_and_grad(
-            u, labels.targets, reduction="none", out=residual
-        )
+        nll, answers = self._judge(u, labels)
         if self.options.is_scaled:  # the core carries the error of u; an array of u cannot
             nll = self._loss(logits, labels, **self.options.scaling())
         loss = (
@@ -121,9 +120,8 @@ class RowScorer:
         if bad.any() and not self.skip_bad:
             self._refuse(block, labels, u, int(np.argmax(bad)))
         kept = labels.kept & ~bad
-        # 3. What the model answered.
+        # 3. What the rows that count add.
         weight = None if block.row_weight is None else as_float64(block.row_weight)
-        answers = self._answers(labels, u, residual, nll, kept)
         scores = RowScores(
             nll, loss, row_weight=weight, answers=answers,
             ignored=int(np.count_nonzero(~labels.kept)),
@@ -161,23 +159,20 @@ class RowScorer:
             raise BadRow(row, "has no loss: it holds nan or +inf, or is all -inf", LOGITS)
         raise BadRow(row, "has no loss: it holds nan", TARGETS)
 
-    def _answers(
-        self, labels: Labels, u: Array, residual: Array, nll: Array, kept: Array
-    ) -> Answers:
-        """Answers, ranks, confidence and Brier score. Brier is |p - y|^2: nothing cancels in it."""
-        label = labels.label
-        doubtful = kept
-        if labels.share is None and not self.options.is_scaled:
-            doubtful = kept & (nll >= SURELY_RIGHT)
-        predicted, rank = label.copy(), np.ones(len(u), np.int64)
-        brier = np.empty(len(u))
-        stand = _core.stand_doubles if u.dtype == np.float64 else _core.stand_floats
-        stand(u, residual, label, doubtful, rank, predicted, brier, self.classes)
-        place = np.arange(0, u.size, self.classes) + predicted
-        near = as_float64(residual.reshape(-1).take(place))
-        share = predicted == label if labels.share is None else labels.share.reshape(-1).take(place)
-        confidence = np.clip(near + share, 0.0, 1.0)  # p = (p - y) + y
-        return Answers(label, predicted, rank, confidence, brier)
+    def _judge(self, u: Array, labels: Labels) -> tuple[Array, Answers]:
+        """Each row's -log p, and its answer. Brier is |p - y|^2: nothing cancels in it."""
+        label, rows = labels.label, len(u)
+        nll, near = np.empty(rows, u.dtype), np.empty(rows, u.dtype)
+        rank, predicted = np.empty(rows, np.int64), np.empty(rows, np.int64)
+        brier = np.empty(rows)
+        of_indices = labels.share is None
+        surely_right = SURELY_RIGHT if of_indices and not self.options.is_scaled else 0.0
+        _core.judge_rows(u, labels.targets, label, nll, rank, predicted, near, brier, surely_right)
+        share: Array = predicted == label
+        if labels.share is not None:
+            share = np.take_along_axis(labels.share, predicted[:, None], 1)[:, 0]
+        confidence = np.clip(as_float64(near) + share, 0.0, 1.0)  # p = (p - y) + y
+        return nll, Answers(label, predicted, rank, confidence, brier)
 
     def _compare(
         self, scores: RowScores, block: Block, labels: Labels, kept: Array, workspace: Workspace

@@ -165,14 +165,10 @@ class Confusion:
 
     def top_pairs(self, most: int) -> list[ConfusedPair]:
         """The most frequent mistakes; of equals the smaller label, then the smaller answer."""
-        mistakes = self.matrix.copy()
-        np.fill_diagonal(mistakes, 0)
-        classes, cells = len(mistakes), mistakes.ravel()
-        least = 1
-        if len(cells) > most:
-            least = max(1, int(np.partition(cells, -most)[-most]))
-        places = np.flatnonzero(cells >= least)
-        order = places[np.argsort(-cells[places], kind="stable")[:most]]
+        classes, cells = len(self.matrix), self.matrix.ravel()
+        taken = np.flatnonzero(cells)
+        taken = taken[taken // classes != taken % classes]
+        order = taken[np.argsort(-cells[taken], kind="stable")[:most]]
         return [
             ConfusedPair(int(cell) // classes, int(cell) % classes, int(cells[cell]))
             for cell in order
