@@ -1,7 +1,7 @@
 // What an evaluation asks of a block, for Python: loss, and piece by piece what p - y and the logits say.
 #include "bind_standings.h"
 
-#include <vector>
+#include <memory>
 
 #include "bind_buffer.h"
 #include "bind_problem.h"
@@ -61,8 +61,7 @@ struct JudgedBlock {
   void judge(int64_t begin, int64_t end) const {
     const FloatMode mode;
     const int64_t row_bytes = classes * static_cast<int64_t>(sizeof(X)), loss_bytes = sizeof(X), count = end - begin;
-    thread_local std::vector<X> residual;  // kept: asking for so much anew costs page faults
-    if (residual.size() < static_cast<size_t>(count * classes)) residual.resize(static_cast<size_t>(count * classes));
+    const std::unique_ptr<X[]> residual(new X[static_cast<size_t>(count * classes)]);
     Problem problem;
     problem.rows = {1, &count, count};
     problem.classes = classes;
@@ -75,9 +74,9 @@ struct JudgedBlock {
     problem.loss.row_strides = &loss_bytes;
     problem.loss.data = reinterpret_cast<char*>(const_cast<X*>(standing.loss) + begin);
     problem.grad = logits;
-    problem.grad.data = reinterpret_cast<char*>(residual.data());
+    problem.grad.data = reinterpret_cast<char*>(residual.get());
     answer(problem, false, 0, 1, serially);
-    run({standing.logits + begin * classes, residual.data(), standing.loss + begin, standing.label + begin,
+    run({standing.logits + begin * classes, residual.get(), standing.loss + begin, standing.label + begin,
          standing.rank + begin, standing.answer + begin, standing.near + begin, standing.squares + begin,
          standing.surely_right},
         count, classes);
