@@ -203,6 +203,10 @@ def test_progress_is_drawn_on_a_terminal_with_rate_and_time_left(
         (["logits.npy", "targets.npy", "--bytes", "0"], "--bytes"),
         (["logits.npy", "targets.npy", "--weight", "targets.npy"], "weight has shape (60,)"),
         (["logits.npy", "targets.npy", "--temperature", "--softcap", "3"], "of capped logits"),
+        (
+            ["logits.npy", "targets.npy", "--grad", "a.npy", "--losses", "./a.npy"],
+            "a.npy: is named for the gradient and the losses",
+        ),
         (["logits.npy", "targets.npy", "--losses"], "--losses"),
         (["logits.npy", "targets.npy", "--unknown"], "--unknown"),
     ],
@@ -283,7 +287,7 @@ DAMAGE: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "last label": (
         lambda: write("targets.npy", lambda a: a.__setitem__(-1, 5)),
-        "targets.npy: row 59 has label 5; labels are 0 .. 4; correct it, or leave such rows out "
+        "targets.npy: row 59 has label 5; labels are 0 .. 4 (do yours start at 1?); correct it, or leave such rows out "
         "with --skip-bad, or one value of them with --ignore-index",
     ),
     "negative label": (
@@ -413,6 +417,25 @@ def test_a_reader_that_leaves_ends_us_quietly_and_the_gradient_is_whole(folder) 
     assert done.returncode == -signal.SIGPIPE
     assert done.stderr == b""
     assert np.load("grad.npy").shape == (N, C)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_standard_output_on_a_full_disk_is_one_line(folder) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "logits.npy", "targets.npy"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "crossent: standard output: No space left on device\n"
+
+
+def test_targets_among_the_logits_are_noticed(folder, capsys) -> None:
+    """As where a shell expands the pattern behind -t: its second file goes to the logits."""
+    assert run("logits.npy", "targets.npy", "-t", "targets.npy") == 1
+    err = capsys.readouterr().err
+    assert "targets.npy: has shape (60,), which does not go on from logits.npy" in err
+    assert "Patterns go in quotes" in err
 
 
 def test_no_memory_is_one_line(folder, capsys, monkeypatch) -> None:

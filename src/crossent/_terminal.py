@@ -1,5 +1,6 @@
 """What every command shares: errors in one line, JSON, and a progress bar on a terminal only."""
 
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 PICTURE_TYPES = (".png", ".svg", ".pdf")
 EXTRA = ("typer", "rich", "matplotlib")  # what pip install 'crossent[cli]' brings
@@ -31,6 +33,8 @@ def describe_error(error: Exception) -> tuple[int, str]:
         code = BAD_USAGE
     elif isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError) and error.errno in FULL:  # of the files only this has no name
+        message = f"standard output: {error.strerror}"
     elif isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
         code = BAD_USAGE
         message = f"{error.name} is not installed: pip install 'crossent[cli]'"

@@ -19,6 +19,7 @@ from crossent.evaluation.outputs import (
     GRAD_SUFFIXES,
     LOSSES_SUFFIXES,
     check_output,
+    is_same,
     reserved,
 )  # fmt: skip
 from crossent.evaluation.passes import Plan, Progress, no_progress, plan_blocks, run_pass
@@ -112,6 +113,8 @@ def evaluate(
         check_output("grad", wanted.grad, GRAD_SUFFIXES)
     if wanted.losses is not None:
         check_output("losses", wanted.losses, LOSSES_SUFFIXES)
+        if wanted.grad is not None and is_same(wanted.grad, wanted.losses):
+            raise BadOption(f"{wanted.grad}: is named for the gradient and the losses; name two")
     settings: dict[str, Any] = {"skip_bad": skip_bad, "hardest": hardest}
     if logprobs is not None:
         with opened_logprobs(logprobs, row_weight=row_weight, other=compare) as data:

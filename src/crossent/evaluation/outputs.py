@@ -50,6 +50,11 @@ def check_output(name: str, path: Path, suffixes: tuple[str, ...]) -> None:
         raise BadOption(f"{name} {path}: may not be written; name a file in a folder of yours")
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two names, of files that need not be there, are of one file."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 class Output:
     """A file of one number a row (``classes`` None) or a row of classes, of any layout."""
 

@@ -154,6 +154,8 @@ class RowScorer:
         row = block.first_row + i
         if labels.bad[i]:
             reason = f"has label {block.targets[i]}; labels are 0 .. {self.classes - 1}"
+            if block.targets[i] == self.classes:
+                reason += " (do yours start at 1?)"
             raise BadRow(row, reason, TARGETS)
         if np.isnan(u[i]).any() or u[i].max() in (np.inf, -np.inf):
             raise BadRow(row, "has no loss: it holds nan or +inf, or is all -inf", LOGITS)

@@ -166,9 +166,11 @@ def joined_shape(parts: Sequence[ArrayFile]) -> tuple[int, ...]:
     first = parts[0]
     for part in parts[1:]:
         if part.shape[1:] != first.shape[1:] or len(part.shape) != len(first.shape):
+            mixed = len(part.shape) != len(first.shape)
+            hint = ". Do they belong together? Patterns go in quotes" if mixed else ""
             raise BadFile(
                 f"{part.name}: has shape {part.shape}, which does not go on from {first.name} of "
-                f"shape {first.shape}; all but the first axis must agree"
+                f"shape {first.shape}; all but the first axis must agree{hint}"
             )
         if part.type_name != first.type_name:
             raise BadFile(
