@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -332,6 +333,34 @@ def test_a_label_of_a_small_type_is_not_taken_for_ignore_index() -> None:
         result_of(logits, np.array([156], np.uint8), classes=3)
     with pytest.raises(ValueError, match="label 18446744073709551516"):
         result_of(logits, np.array([2**64 - 100], np.uint64), classes=3)
+
+
+def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same numbers in other places or another byte order."""
+    if layout == "swapped":
+        return array.byteswap().view(array.dtype.newbyteorder(">"))
+    if layout == "misaligned":
+        memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+        memory[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
+        return memory.view(array.dtype).reshape(array.shape)
+    if layout == "reversed":
+        return array[..., ::-1].copy()[..., ::-1]
+    return np.asfortranarray(array)
+
+
+@pytest.mark.parametrize("layout", ["swapped", "misaligned", "reversed", "Fortran"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("soft", [False, True])
+def test_layout_and_byte_order_of_the_arrays_change_no_bit(dtype, layout: str, soft: bool) -> None:
+    rng = np.random.default_rng(4)
+    logits = (3 * rng.standard_normal((60, 7))).astype(dtype)
+    targets = rng.random((60, 7)).astype(dtype) if soft else rng.integers(0, 7, 60)
+    arrays = [logits, targets, rng.random(60), logits[::-1]]
+    plain, other = EvaluationAccumulator(7), EvaluationAccumulator(7)
+    plain.update(arrays[0], arrays[1], row_weight=arrays[2], other_logits=arrays[3])
+    moved = [laid_out(array, layout) for array in arrays]
+    other.update(moved[0], moved[1], row_weight=moved[2], other_logits=moved[3])
+    assert document(other.result()) == document(plain.result())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

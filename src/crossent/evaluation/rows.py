@@ -111,17 +111,20 @@ class Workspace:
 
 
 def as_float(logits: Array, is_bfloat16: bool, workspace: Workspace, name: str) -> Array:
-    """Half types as float32, which holds them exactly; bfloat16 may come as its bits in uint16."""
+    """Contiguous float32 or float64 of this machine's byte order, as the core's bare loops take it.
+
+    Half types become float32, which holds them exactly; bfloat16 may come as its bits in uint16.
+    """
     if is_bfloat16:
         wide = workspace.array(f"wide {name}", logits.shape, np.uint32)
-        np.copyto(wide, logits.view(np.uint16))
+        np.copyto(wide, logits.view(np.dtype(np.uint16).newbyteorder(logits.dtype.byteorder)))
         np.left_shift(wide, 16, out=wide)
         return wide.view(np.float32)
-    if logits.dtype == np.float16:
+    if logits.dtype.type is np.float16:
         wide = workspace.array(f"wide {name}", logits.shape, np.float32)
         np.copyto(wide, logits)
         return wide
-    return np.ascontiguousarray(logits)
+    return np.require(logits, logits.dtype.newbyteorder("="), ["C", "ALIGNED"])
 
 
 def scaled(logits: Array, options: LossOptions, workspace: Workspace, name: str) -> Array:
