@@ -14,3 +14,11 @@ def test_dask_over_shards_gives_the_bits_of_one_process(capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "the same bits in every figure: True"
     assert lines[0].split("loss")[1] == lines[1].split("loss")[1]
+
+
+def test_the_speed_beside_reading_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    program = runpy.run_path(str(EXAMPLES / "reading_speed.py"))
+    program["main"](classes=100, mebibytes=2, rounds=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 MiB, 100 classes, ")
+    assert lines[-1].startswith("evaluating has ")
