@@ -2,8 +2,8 @@
 
     python examples/reading_speed.py [CLASSES [MIB [ROUNDS]]]
 
-makes a file of float32 logits (1,000 classes, 1,024 MiB) and, 9 times in turn, reads it in a loop of
-4 MiB reads on one thread and evaluates it. Prints medians: seconds, and seconds of processor time,
+makes a file of float32 logits (1,000 classes, 1,024 MiB) and, 9 times in turn, reads it on one
+thread, 4 MiB at once, and evaluates it. Prints medians: seconds, and seconds of processor time,
 which other programs on the machine hardly disturb.
 """
 

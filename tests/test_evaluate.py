@@ -17,6 +17,7 @@ from crossent.demo import fold_of_images, train
 from crossent.digits import load_digits
 from crossent.evaluation import passes
 from crossent.evaluation.embedded import digits_outputs
+from crossent.evaluation.outputs import bfloat16_bits
 
 N, C = 700, 11
 
@@ -162,6 +163,14 @@ def test_the_gradient_of_bfloat16_logits(tmp_path: Path) -> None:
     assert np.array_equal(narrow, crossent.cross_entropy_and_grad(logits, targets)[1])
 
 
+def test_bfloat16_is_rounded_to_nearest_ties_to_even() -> None:
+    tails = np.array([0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    heads = np.array([0x0000, 0x0001, 0x3F80, 0x3F81, 0x7F7F, 0x8000, 0xBF81], np.uint32)
+    numbers = (heads[:, None] << 16 | tails).view(np.float32)
+    wanted = numbers.astype(ml_dtypes.bfloat16)
+    assert np.array_equal(bfloat16_bits(numbers), wanted.view(np.uint16))
+
+
 def test_row_weights_enter_the_gradient_and_rows_left_out_have_none(tmp_path: Path) -> None:
     logits, targets = outputs(np.float64)
     weight = np.arange(N) % 4 / 2
@@ -254,10 +263,12 @@ def test_classes_that_are_masked_out_do_not_hurt_the_temperature() -> None:
     assert got == pytest.approx(wanted, rel=1e-9)
 
 
-def test_bits_per_byte_are_the_bits_of_all_rows_over_the_bytes() -> None:
+@pytest.mark.parametrize("weight", [None, np.linspace(1, 5, C)])
+def test_bits_per_byte_are_the_bits_of_all_rows_over_the_bytes(weight) -> None:
     logits, targets = outputs()
-    result = crossent.evaluate(logits, targets, bytes=2 * N)
-    assert result.bits_per_byte == pytest.approx(result.bits / 2, rel=1e-14)
+    result = crossent.evaluate(logits, targets, bytes=2 * N, weight=weight, label_smoothing=0.1)
+    bits = crossent.cross_entropy(logits, targets, reduction="sum") / np.log(2)
+    assert result.bits_per_byte == pytest.approx(bits / (2 * N), rel=1e-6)
 
 
 def test_logprobs_stand_in_for_logits(tmp_path: Path) -> None:

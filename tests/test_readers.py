@@ -279,6 +279,24 @@ def test_safetensors_that_lies_is_refused(tmp_path: Path, data: bytes, message: 
     assert str(path) in str(caught.value)
 
 
+def test_a_header_too_long_to_be_one_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 17 << 20))
+    os.truncate(path, (17 << 20) + 8)
+    with pytest.raises(BadFile, match="claims 17,825,792 bytes; at most 16 MiB are read"):
+        open_array(path, None, ("logits",))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", good_npy())
+        archive.writestr("logits.npy", good_npy())
+    with pytest.raises(BadFile, match="has two arrays of one name"):
+        open_array(path, None, ("logits",))
+
+
 def test_a_damaged_archive_is_refused_at_the_latest_at_its_checksum(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, logits=numbers((200, 3)))

@@ -220,11 +220,15 @@ class ConfusionSketch:
         """None: a sketch does not hold them."""
         return None
 
+    def _most(self, counts: NDArray[np.int64]) -> Array:
+        """The classes that are mistaken most often, in order of their numbers."""
+        classes = np.sort(np.argsort(-counts, kind="stable")[: self.CANDIDATES])
+        return classes[counts[classes] > 0]
+
     def top_pairs(self, most: int) -> list[ConfusedPair]:
         """The most frequent mistakes; the counts are estimates, never too low."""
-        labels = np.sort(np.argsort(-self.labels, kind="stable")[: self.CANDIDATES])
-        answers = np.sort(np.argsort(-self.answers, kind="stable")[: self.CANDIDATES])
-        label, answer = (grid.ravel() for grid in np.meshgrid(labels, answers, indexing="ij"))
+        often = [self._most(self.labels), self._most(self.answers)]
+        label, answer = (grid.ravel() for grid in np.meshgrid(*often, indexing="ij"))
         places = self._places(label, answer)
         counts = np.min(
             [cells[place] for cells, place in zip(self.cells, places, strict=True)], axis=0
