@@ -165,6 +165,15 @@ def test_bad_rows_are_counted_over_parts_and_the_first_is_named() -> None:
         assert (result.bad_labels, result.bad_logits, result.first_bad_row) == (1, 2, 20)
 
 
+def test_rows_after_a_merge_are_numbered_on() -> None:
+    whole, part = EvaluationAccumulator(2), EvaluationAccumulator(2, first_row=3)
+    whole.update(np.zeros((3, 2)), [0, 1, 0])
+    part.update(np.zeros((4, 2)), [0, 1, 0, 1])
+    whole.merge(part)
+    whole.update([[9.0, 0.0]], [1])
+    assert whole.result().hardest[0].row == 7
+
+
 def test_of_equally_hard_rows_the_first_are_kept() -> None:
     logits, targets = np.zeros((50, 3)), np.zeros(50, int)
     logits[30, 1] = 1

@@ -197,15 +197,17 @@ def finished(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> Evaluat
 
 def plan_for(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> Plan:
     """Blocks for scoring: what is read, what is computed from it, and the sums."""
-    classes, wide = data.logits.classes, max(4, data.logits.dtype.itemsize)
-    copies = int(data.logits.dtype.itemsize < 4) + sums.options.is_scaled
-    copies += max(wanted.grad is not None, 2 * wanted.temperature)
-    if data.other is not None:
-        copies += 1 + sums.options.is_scaled
+    classes, computed = data.logits.classes, 0
+    for table in (data.logits, data.other):
+        if table is not None:  # made wider, and scaled
+            size = table.dtype.itemsize
+            computed += max(4, size) * ((size < 4) + sums.options.is_scaled)
+    size = max(4, data.logits.dtype.itemsize)
+    computed += size * max(wanted.grad is not None, 2 * wanted.temperature)
     of_targets = 0
     if data.targets is not None and data.targets.axis is not None:
         of_targets = 20 * classes  # their kept rows in float64, and in float32 where bfloat16
-    row_bytes = data.row_bytes + copies * wide * classes + of_targets + 256
+    row_bytes = data.row_bytes + computed * classes + of_targets + 256
     sum_bytes = 300 * classes + (24 * classes**2 if classes <= 1024 else 16 << 20)
     return plan_blocks(data, wanted.memory, crossent.get_num_threads(), row_bytes, sum_bytes)
 
