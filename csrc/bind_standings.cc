@@ -45,7 +45,7 @@ void serially(int64_t count, void (*body)(void*, int64_t, int64_t), void* contex
 
 // Rows that are worked on together, so that their logits and p - y stay in a core's own cache.
 int64_t rows_at_once(int64_t classes) {
-  constexpr int64_t kElements = 65536, kMostRows = 2048;
+  constexpr int64_t kElements = 32768, kMostRows = 2048;
   const int64_t rows = kElements / classes;
   return rows < 1 ? 1 : rows < kMostRows ? rows : kMostRows;
 }
