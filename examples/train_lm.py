@@ -4,7 +4,7 @@ The text is the standard library's documentation topics, which every Python has;
 words, its spaces and its punctuation. All runs start from the same weights and see the same
 batches, so their curves agree; what differs is the time and the memory of the loss.
 
-    python examples/train_lm.py            # about a minute on two cores that have nothing else to do
+    python examples/train_lm.py            # about a minute on two idle cores
     python examples/train_lm.py --steps 10
 """
 

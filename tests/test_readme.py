@@ -26,6 +26,7 @@ PAGES = (
     "docs/options.md",
     "docs/numerics.md",
     "docs/evaluation.md",
+    "docs/pytorch.md",
 )
 FUNCTIONS = (
     crossent.cross_entropy,
@@ -50,6 +51,12 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
+def imported_by(blocks: list[Block]) -> set[str]:
+    """The packages that a page's examples import."""
+    code = "\n".join(block.text for block in blocks if block.language == "python")
+    return set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE))
+
+
 def run_block(block: Block, page: Path, names: dict[str, object]) -> str:
     """What a block prints; its lines are numbered as on the page."""
     code = compile("\n" * block.line + block.text, str(page), "exec")
@@ -63,6 +70,8 @@ def test_code_blocks_print_what_stands_below_them(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page, names = ROOT / name, {}
     blocks = blocks_of(page)
+    for package in imported_by(blocks) & {"torch", "transformers"}:
+        pytest.importorskip(package, reason=f"{package} is not installed")
     assert any(block.language in ("python", "pycon") for block in blocks)
     for block, following in zip(blocks, [*blocks[1:], Block("", "", 0)], strict=True):
         if block.language == "python":
