@@ -95,6 +95,18 @@ def test_a_tensor_as_normalizer_compiles():
     torch.testing.assert_close(compiled(logits, tokens), function(logits, tokens))
 
 
+@pytest.mark.filterwarnings("ignore:.*graph break.*")
+@pytest.mark.parametrize("name", ["label_smoothing", "z_loss", "softcap"])
+def test_no_option_is_detached_by_compiling(name):
+    logits, target, _ = problem("index", (4, 5))
+    value = torch.tensor(0.5, requires_grad=True)
+    functions = [ct.cross_entropy, ct.token_scores] if name == "softcap" else [ct.cross_entropy]
+    for function in functions:
+        compiled = torch.compile(function, backend="aot_eager")
+        with pytest.raises(ValueError, match=f"{name} requires grad"):
+            compiled(logits, target, **{name: value})
+
+
 def test_scores_compile():
     logits, target, _ = problem("index", (4, 5))
     function = lambda a: ct.token_scores(a, target)  # noqa: E731

@@ -85,6 +85,10 @@ def cross_entropy(
     form = checks.form_of(input, target)
     if weight is not None:
         checks.check_weight(weight, input)
+    for value in (label_smoothing, z_loss, softcap):
+        if isinstance(value, Tensor):
+            label_smoothing = checks.number(label_smoothing, "label_smoothing")
+            z_loss, softcap = checks.number(z_loss, "z_loss"), checks.number(softcap, "softcap")
     if torch.compiler.is_compiling():
         divisor = None
         if isinstance(normalizer, Tensor) and reduction == "mean":
@@ -99,11 +103,8 @@ def cross_entropy(
     scale = None
     if isinstance(logit_scale, Tensor):
         scale, logit_scale = checks.learned_scale(logit_scale)
-    for value in (label_smoothing, z_loss, softcap, normalizer):
-        if isinstance(value, Tensor):
-            label_smoothing = checks.number(label_smoothing, "label_smoothing")
-            z_loss, softcap = checks.number(z_loss, "z_loss"), checks.number(softcap, "softcap")
-            normalizer = checks.number(normalizer, "normalizer")
+    if isinstance(normalizer, Tensor):
+        normalizer = checks.number(normalizer, "normalizer")
     options = checks.options(
         form, ignore_index, reduction, label_smoothing, z_loss, softcap, logit_scale, normalizer,
         when_empty,

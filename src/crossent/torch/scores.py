@@ -72,7 +72,7 @@ def token_scores(
     if isinstance(logit_scale, Tensor):
         scale, logit_scale = (logit_scale, 1.0) if compiling else checks.learned_scale(logit_scale)
     check = checks.check_options if compiling else checks.options
-    softcap = softcap if compiling else checks.number(softcap, "softcap")
+    softcap = checks.number(softcap, "softcap")
     options = check(form, ignore_index, "none", 0.0, 0.0, softcap, logit_scale, None, "nan")
     if compiling:
         on_core = scale is None and input.device.type == "cpu"
