@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from types import MappingProxyType
 
 import numpy as np
@@ -56,10 +57,22 @@ def loaded(kind, case, folder):
 def test_inputs_are_restored_after_every_call(task, tmp_path):
     contender = loaded(Crossent, CASES[0], tmp_path)
     before = contender.logits.copy()
-    turn = measure.take_turn(contender, task, expected=0.0)
+    turn = measure.take_turn(contender, task)
     assert turn.calls >= measure.TURN_CALLS
     assert (contender.logits == before).all()
     assert turn.loss == pytest.approx(float(contender.call(LOSS)()), rel=1e-6)
+
+
+def test_the_first_call_of_a_turn_is_not_timed():
+    made = []
+
+    class Slow(Crossent):
+        def call(self, task):
+            made.append(task)
+            return lambda: time.sleep(measure.LONG_TURN_SECONDS)
+
+    turn = measure.take_turn(Slow(), LOSS)
+    assert (turn.calls, len(made)) == (1, 2)
 
 
 class InProcess:

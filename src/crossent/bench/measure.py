@@ -12,8 +12,6 @@ from crossent.bench.contender import Contender
 
 # A turn repeats a call for at least so long and so often, unless that takes longer than the last.
 TURN_SECONDS, TURN_CALLS, LONG_TURN_SECONDS = 0.02, 5, 0.2
-# Shorter calls are made once before the clock starts: other processes have used the caches.
-WARM_SECONDS = 0.1
 
 
 class Turn(NamedTuple):
@@ -46,13 +44,16 @@ def timed(contender: Contender, task: str) -> tuple[float, float | None]:
     return seconds, loss
 
 
-def take_turn(contender: Contender, task: str, expected: float) -> Turn:
-    """Calls the task again and again, at least once; `expected`: seconds of one call."""
+def take_turn(contender: Contender, task: str) -> Turn:
+    """Calls the task once, then again and again against the clock.
+
+    Since its last turn other processes have used the caches, and a virtual machine may have given
+    free memory back to its host: a gradient of half a gigabyte then took 1.5 s instead of 0.15.
+    """
     gc.collect()
     gc.disable()  # as timeit does
     try:
-        if expected < WARM_SECONDS:
-            timed(contender, task)
+        timed(contender, task)
         samples: list[float] = []
         spent = 0.0
         while not samples or not is_enough(spent, len(samples)):

@@ -24,7 +24,6 @@ class Session:
     def __init__(self, contender: Contender, threads: int) -> None:
         self.contender = contender
         self.threads = threads
-        self.expected: dict[str, float] = {}  # seconds of a call
         self.own: set[str] = set()  # attributes that outlast a case
 
     def start(self) -> dict[str, Any]:
@@ -41,13 +40,11 @@ class Session:
     def warm_up(self, task: str) -> dict[str, Any]:
         """Two calls: one compiles and touches memory; of the second the peak memory is measured."""
         timed(self.contender, task)
-        second = watch_memory(self.contender, task)
-        self.expected[task] = second.seconds
-        return second._asdict()
+        return watch_memory(self.contender, task)._asdict()
 
     def turn(self, task: str) -> dict[str, Any]:
         """One round's turn of a task."""
-        return take_turn(self.contender, task, self.expected[task])._asdict()
+        return take_turn(self.contender, task)._asdict()
 
     def unload(self) -> None:
         """Let go of the case."""
