@@ -9,9 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-# Not "torch" itself: without PyTorch that name is this folder, where tests/ is on the path.
-pytest.importorskip("torch.nn", reason="PyTorch is not installed")
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 OPTIONS = {
     "plain": {},
