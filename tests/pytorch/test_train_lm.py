@@ -34,4 +34,6 @@ def test_peaks_of_memory_are_below_the_stock_losss(printed):
     rows = re.findall(r"^ *([a-z ]+?) +[\d.]+ +[\d.]+ +([\d.]+)$", printed, re.MULTILINE)
     peaks = {name: float(peak) for name, peak in rows}
     assert set(peaks) == set(LOSSES)
-    assert peaks["crossent in place"] < peaks["crossent"] < peaks["torch"]
+    logits = 2048 * 16_384 * 4 / 2**30  # what the stock loss holds three more of, ours one or none
+    assert peaks["crossent"] < peaks["torch"] - logits
+    assert peaks["crossent in place"] < peaks["crossent"] - logits / 2
