@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "float_mode.h"
@@ -84,22 +85,48 @@ int64_t rows_in_piece(const Problem& problem) {
   return (rows < kMostRows ? rows : kMostRows) / kStep * kStep;
 }
 
+// Working memory that pieces hand on to each other: as many blocks as threads take part.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : bytes_(bytes) {}
+
+  std::unique_ptr<char[]> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.empty()) return std::unique_ptr<char[]>(new char[bytes_ + kAlignment]);
+    std::unique_ptr<char[]> memory = std::move(free_.back());
+    free_.pop_back();
+    return memory;
+  }
+  void give(std::unique_ptr<char[]> memory) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(memory));
+  }
+  void* aligned(char* memory) const {
+    void* at = memory;
+    size_t room = bytes_ + kAlignment;
+    return std::align(kAlignment, bytes_, at, room);
+  }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  size_t bytes_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<char[]>> free_;
+};
+
 double run_pieces(const Kernels& isa, const Problem& problem, ParallelFor parallel_for) {
   const int64_t step = rows_in_piece(problem);
   const int64_t pieces = (problem.rows.count + step - 1) / step;
-  const size_t bytes = isa.scratch_bytes(problem);
-  constexpr size_t kAlignment = 64;
+  Scratch scratch(isa.scratch_bytes(problem));
   std::vector<double> sums(static_cast<size_t>(pieces));
   for_pieces(parallel_for, pieces, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<char[]> memory(new char[bytes + kAlignment]);
-    void* scratch = memory.get();
-    size_t room = bytes + kAlignment;
-    std::align(kAlignment, bytes, scratch, room);
+    std::unique_ptr<char[]> memory = scratch.take();
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t first = piece * step;
       const int64_t last = first + step < problem.rows.count ? first + step : problem.rows.count;
-      sums[static_cast<size_t>(piece)] = isa.run_rows(problem, first, last, scratch);
+      sums[static_cast<size_t>(piece)] = isa.run_rows(problem, first, last, scratch.aligned(memory.get()));
     }
+    scratch.give(std::move(memory));
   });
   return tree_sum(sums.data(), pieces);
 }
@@ -108,12 +135,10 @@ double run_pieces(const Kernels& isa, const Problem& problem, ParallelFor parall
 double run_segments(const Kernels& isa, const Problem& problem, ParallelFor parallel_for) {
   const int64_t segments = segments_of(problem), rows = problem.rows.count;
   const size_t bytes = isa.row_state_bytes(problem);
-  constexpr size_t kAlignment = 64;
-  const std::unique_ptr<char[]> memory(new char[bytes * static_cast<size_t>(rows) + kAlignment]);
-  void* aligned = memory.get();
-  size_t room = bytes * static_cast<size_t>(rows) + kAlignment;
-  std::align(kAlignment, bytes, aligned, room);
-  const auto state = [&](int64_t row) { return static_cast<char*>(aligned) + static_cast<size_t>(row) * bytes; };
+  Scratch scratch(bytes * static_cast<size_t>(rows));
+  const std::unique_ptr<char[]> memory = scratch.take();
+  char* const states = static_cast<char*>(scratch.aligned(memory.get()));
+  const auto state = [&](int64_t row) { return states + static_cast<size_t>(row) * bytes; };
   for (int64_t row = 0; row < rows; ++row) isa.start_row(problem, row, state(row));
   for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) isa.sum_segment(problem, i % segments, state(i / segments));
