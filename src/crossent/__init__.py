@@ -24,7 +24,14 @@ from crossent.functional import (
     token_scores,
 )
 from crossent.jacobian import grad_wrt_probabilities, log_softmax_jacobian, softmax_jacobian
+from crossent.linear import (
+    LinearGradients,
+    linear_cross_entropy,
+    linear_cross_entropy_and_grad,
+    linear_token_scores,
+)
 from crossent.loss import CrossEntropyLoss
+from crossent.memory import get_working_memory, set_working_memory
 from crossent.threads import available_isas, get_num_threads, isa, set_num_threads
 
 if _TYPE_CHECKING:
@@ -36,6 +43,7 @@ __all__ = [
     "CrossEntropyLoss",
     "EvaluationAccumulator",
     "EvaluationResult",
+    "LinearGradients",
     "TokenScores",
     "available_isas",
     "cross_entropy",
@@ -43,12 +51,17 @@ __all__ = [
     "cross_entropy_hvp",
     "evaluate",
     "get_num_threads",
+    "get_working_memory",
     "grad_wrt_probabilities",
     "isa",
+    "linear_cross_entropy",
+    "linear_cross_entropy_and_grad",
+    "linear_token_scores",
     "log_softmax",
     "log_softmax_jacobian",
     "logsumexp",
     "set_num_threads",
+    "set_working_memory",
     "softmax",
     "softmax_jacobian",
     "softmax_jvp",

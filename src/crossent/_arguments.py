@@ -28,6 +28,11 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
+def as_words(array: Array) -> Array:
+    """bfloat16 as uint16 of the same byte order: the buffer protocol knows no bfloat16."""
+    return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
+
+
 def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.char in "fde" or is_bfloat16(dtype)
 
@@ -326,7 +331,13 @@ def _same_memory(a: Array, b: Array) -> bool:
     return a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
-def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
+_OVERLAP = (
+    "out overlaps an input without being the logits' own memory: give the logits "
+    "themselves (in place) or memory that no input uses"
+)
+
+
+def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...], message: str = _OVERLAP) -> None:
     for array in inputs:
         owners = out.base is None and array is not None and array.base is None and out is not array
         if array is None or owners or not np.may_share_memory(out, array):
@@ -336,10 +347,7 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...]) -> None:
         except np.exceptions.TooHardError:
             overlap = True
         if overlap:
-            raise ValueError(
-                "out overlaps an input without being the logits' own memory: give the logits "
-                "themselves (in place) or memory that no input uses"
-            )
+            raise ValueError(message)
     if not out.flags.c_contiguous and _overlaps_itself(out):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
 
@@ -421,6 +429,117 @@ def unknown_isa(name: str, available: list[str]) -> ImportError:
     return ImportError(
         f"CROSSENT_ISA={name!r} is not available here; choose one of {', '.join(available)}, "
         "or unset it"
+    )
+
+
+def working_memory(size: Any) -> int:
+    """A number of bytes, at least 1."""
+    try:
+        value: int = size.__index__()
+    except AttributeError:
+        raise TypeError(
+            f"the working memory must be an integer number of bytes, not {type(size).__name__}"
+        ) from None
+    if value < 1:
+        raise ValueError(f"the working memory must be at least 1 byte, not {value}")
+    return value
+
+
+# The linear form: N rows of D features, linear_weight (V, D), linear_bias (V,).
+
+LINEAR = ("inputs", "linear_weight", "linear_bias")
+
+
+class Linear(NamedTuple):
+    """What makes the logits, and an array without memory that has their shape and dtype."""
+
+    inputs: Array
+    linear_weight: Array
+    linear_bias: Array | None
+    logits: Array
+
+
+def linear_arrays(
+    inputs: ArrayLike, linear_weight: ArrayLike, linear_bias: ArrayLike | None
+) -> Linear:
+    """inputs (..., D), linear_weight (V, D) and linear_bias (V,), of one floating dtype."""
+    x, w = logits_array(inputs, "inputs"), logits_array(linear_weight, "linear_weight")
+    if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
+        raise ValueError(
+            f"inputs have shape {x.shape} and linear_weight {w.shape}; they must have shapes "
+            "(..., D) and (V, D), the same D features in both"
+        )
+    if w.shape[0] == 0:
+        raise ValueError(f"linear_weight of shape {w.shape} has no classes; V must be at least 1")
+    _same_dtype("linear_weight", w, x)
+    bias = None if linear_bias is None else logits_array(linear_bias, "linear_bias")
+    if bias is not None:
+        if bias.shape != w.shape[:1]:
+            raise ValueError(
+                f"linear_bias has shape {bias.shape}; it must hold one number for each of the "
+                f"{w.shape[0]} classes, shape ({w.shape[0]},)"
+            )
+        _same_dtype("linear_bias", bias, x)
+    logits = np.broadcast_to(np.empty((), x.dtype), (*x.shape[:-1], w.shape[0]))
+    return Linear(x, w, bias, logits)
+
+
+def _same_dtype(name: str, array: Array, inputs: Array) -> None:
+    if array.dtype.newbyteorder("=") != inputs.dtype.newbyteorder("="):
+        raise TypeError(
+            f"inputs have dtype {inputs.dtype} and {name} {array.dtype}; they must be the same: "
+            f"convert one, e.g. {name}.astype(inputs.dtype)"
+        )
+
+
+def bad_label(targets: Array, counts: Array, classes: int) -> int:
+    """The first row whose index target counts and is no class, or -1."""
+    bad = counts & ((targets < 0) | (targets >= classes))
+    return int(bad.argmax()) if bad.any() else -1
+
+
+def wanted_gradients(wrt: Any, has_bias: bool) -> tuple[str, ...]:
+    """The names of the arguments whose gradients are wanted; None is all there are."""
+    there = LINEAR if has_bias else LINEAR[:2]
+    if wrt is None:
+        return there
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for name in names:
+        if name not in there:
+            listed = ", ".join(f'"{each}"' for each in there)
+            raise ValueError(f"wrt holds {name!r}; it must name arguments of the call: {listed}")
+    return names
+
+
+def gradient_array(out: Any, like: Array, name: str, others: tuple[Array | None, ...]) -> Array:
+    """Where a gradient goes: fresh memory, or an `out` of the argument's shape and dtype."""
+    if out is None:
+        return np.empty(like.shape, like.dtype)
+    if not isinstance(out, np.ndarray):
+        raise ValueError(f"out.{name} must be a NumPy array, not {type(out).__name__}")
+    if out.shape != like.shape or out.dtype != like.dtype:
+        raise ValueError(
+            f"out.{name} has shape {out.shape} and dtype {out.dtype}; it must have those of "
+            f"{name}: {like.shape}, {like.dtype}"
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous):
+        raise ValueError(
+            f"out.{name} is {'not C-contiguous' if out.flags.writeable else 'read-only'}; "
+            f"it must be writable and C-contiguous, e.g. np.empty({like.shape}, {like.dtype})"
+        )
+    _refuse_overlap(
+        out,
+        others,
+        f"out.{name} overlaps an argument or another output: give memory that nothing else uses",
+    )
+    return out
+
+
+def raise_nothing_to_add_to(name: str) -> NoReturn:
+    """The error for a sum that is to go on top of an array that was not given."""
+    raise ValueError(
+        f"accumulate=True adds the gradient of {name} to out.{name}, which is not there: "
+        f"give an array, e.g. np.zeros_like({name})"
     )
 
 

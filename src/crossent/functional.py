@@ -17,7 +17,7 @@ from crossent import _core
 Array = NDArray[Any]
 
 _NOTHING_COUNTS = -2  # the core's word for a divisor of 0
-_LOSS, _SOFTMAX, _LOG_SOFTMAX, _SCORES, _PRODUCT = range(5)
+LOSS, _SOFTMAX, _LOG_SOFTMAX, SCORES, _PRODUCT = range(5)
 
 
 class TokenScores(NamedTuple):
@@ -33,12 +33,7 @@ class TokenScores(NamedTuple):
     """The most probable class; of several, the first."""
 
 
-def _as_words(array: Array) -> Array:
-    """bfloat16 as uint16 of the same byte order: the buffer protocol knows no bfloat16."""
-    return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
-
-
-def _compute(
+def compute(
     output: int,
     logits: Array,
     axis: int,
@@ -66,12 +61,12 @@ def _compute(
     """One call of the core: (sum of losses, divisor, first bad row or -1)."""
     bits = 0
     if logits.dtype.kind == "V":
-        logits, bits = _as_words(logits), 1
-        grad = None if grad is None else _as_words(grad)
+        logits, bits = arguments.as_words(logits), 1
+        grad = None if grad is None else arguments.as_words(grad)
     if targets is not None and targets.dtype.kind == "V":
-        targets, bits = _as_words(targets), bits | 2
+        targets, bits = arguments.as_words(targets), bits | 2
     if vector is not None and vector.dtype.kind == "V":
-        vector, bits = _as_words(vector), bits | 4
+        vector, bits = arguments.as_words(vector), bits | 4
     return _core.compute(
         output, form, axis, bits, logits, targets, weight, grad_loss, vector, loss, grad, lse,
         entropy, argmax, ignore_index, reduced, mean, normalizer, scale, label_smoothing, z_loss,
@@ -116,7 +111,7 @@ def _loss(
         grad = arguments.output_array(out, logits, inputs)
     reduced = reduction != "none"
     losses = np.empty(() if reduced else rows, arguments.loss_type(logits))
-    _, _, bad_row = _compute(
+    _, _, bad_row = compute(
         output, logits, axis, targets=target, form=form, weight=weights,
         grad_loss=incoming if per_row else None, vector=vector, loss=losses, grad=grad,
         ignore_index=ignored, reduced=reduced, mean=reduction == "mean",
@@ -205,7 +200,7 @@ def cross_entropy(
     """
     array = arguments.logits_array(logits)
     return _loss(
-        _LOSS, array, targets, arguments.class_axis(array, axis), weight=weight,
+        LOSS, array, targets, arguments.class_axis(array, axis), weight=weight,
         ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
         z_loss=z_loss, softcap=softcap, logit_scale=logit_scale, normalizer=normalizer,
         when_empty=when_empty,
@@ -264,7 +259,7 @@ def cross_entropy_and_grad(
     """
     array = arguments.logits_array(logits)
     loss, grad = _loss(
-        _LOSS, array, targets, arguments.class_axis(array, axis), weight=weight,
+        LOSS, array, targets, arguments.class_axis(array, axis), weight=weight,
         ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
         z_loss=z_loss, softcap=softcap, logit_scale=logit_scale, normalizer=normalizer,
         when_empty=when_empty, grad_loss=grad_loss, wants_grad=True, out=out,
@@ -372,8 +367,8 @@ def token_scores(
     rows, dtype = arguments.row_shape(array, axis), arguments.loss_type(array)
     nll, lse, entropy = np.empty(rows, dtype), np.empty(rows, dtype), np.empty(rows, dtype)
     argmax = np.empty(rows, np.int64)
-    _, _, bad_row = _compute(
-        _SCORES, array, axis, targets=target, form=form, loss=nll, lse=lse, entropy=entropy,
+    _, _, bad_row = compute(
+        SCORES, array, axis, targets=target, form=form, loss=nll, lse=lse, entropy=entropy,
         argmax=argmax, ignore_index=arguments.ignored(ignore_index, form),
         softcap=scaling.softcap, logit_scale=scaling.logit_scale,
     )  # fmt: skip
@@ -388,7 +383,7 @@ def _of_logits(
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
     result = arguments.output_array(out, array, (array, vector))
-    _compute(output, array, axis, vector=vector, grad=result)
+    compute(output, array, axis, vector=vector, grad=result)
     return result
 
 
@@ -487,5 +482,5 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> Any:
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
     lse = np.empty(arguments.row_shape(array, axis), arguments.loss_type(array))
-    _compute(_SCORES, array, axis, lse=lse)
+    compute(SCORES, array, axis, lse=lse)
     return lse if lse.ndim else lse[()]

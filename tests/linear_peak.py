@@ -1,0 +1,54 @@
+"""Prints, as JSON, by how much the linear form raises this process's peak, and by how much it may.
+
+Not a test: a program, so that nothing but crossent and NumPy is in the process. Linux only.
+"""
+
+import json
+
+import numpy as np
+from cases import DTYPES
+from peak_memory import growth
+
+import crossent
+
+N, D, V = 8192, 64, 50_257
+BOUND = 1.05  # of the working memory
+
+
+def calls(dtype, memory):
+    """(name, call, bytes that it may take beyond its arguments)."""
+    draw = np.random.default_rng(0)
+    inputs, weight = (draw.standard_normal((n, D), np.float32).astype(dtype) for n in (N, V))
+    targets = draw.integers(0, V, N)
+    targets[::7] = -100
+    gradients = inputs.nbytes + weight.nbytes + (4 * V * D if dtype.itemsize == 2 else 0)
+    options = {"label_smoothing": 0.1, "softcap": 30.0}
+    rows = 40 * N  # losses, scores, which rows count
+    yield "loss", lambda: crossent.linear_cross_entropy(inputs, weight, targets), rows + memory
+    yield "scores", lambda: crossent.linear_token_scores(inputs, weight, targets), rows + memory
+    for name, chosen in (("gradients", {}), ("gradients, general", options)):
+        yield (
+            name,
+            lambda chosen=chosen: crossent.linear_cross_entropy_and_grad(
+                inputs, weight, targets, **chosen
+            ),
+            rows + gradients + memory,
+        )
+
+
+def main():
+    measured = {}
+    for memory in (32 << 20, 128 << 20):
+        crossent.set_working_memory(memory)
+        for name, dtype in DTYPES.items():
+            if name == "float64" and memory > 32 << 20:
+                continue
+            for call_name, call, allowed in calls(dtype, BOUND * memory):
+                small = [np.zeros((n, D), dtype) for n in (512, 512)]
+                crossent.linear_cross_entropy_and_grad(*small, np.zeros(512, int))
+                measured[f"{name}, {memory >> 20} MiB, {call_name}"] = growth(call), allowed
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()
