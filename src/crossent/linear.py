@@ -39,7 +39,8 @@ class _Rows:
         self.shape, self.count = tuple(shape), math.prod(shape)
         target, self.form = arguments.target_array(targets, layer.logits, len(shape))
         self.ignored = arguments.ignored(ignore_index, self.form)
-        self.kept = None
+        self.kept: NDArray[np.intp] | None = None
+        self.targets: Array
         if self.form == arguments.DISTRIBUTIONS:
             self.targets = target.reshape(self.count, self.classes)
             return
@@ -113,7 +114,7 @@ def _loss(
     rule = arguments.reduction_rule(reduction, normalizer, when_empty)
     scaling = arguments.scaling(softcap, logit_scale)
     weights = arguments.class_weight(weight, rows.classes)
-    options = {
+    options: dict[str, Any] = {
         "label_smoothing": arguments.smoothing(label_smoothing),
         "z_loss": arguments.z_loss_factor(z_loss),
         "softcap": scaling.softcap,
@@ -121,7 +122,7 @@ def _loss(
     }
     incoming = arguments.grad_loss_array(grad_loss, rows.shape, reduction)
     row_factors = None if type(incoming) is float else incoming.reshape(rows.count)
-    dtype = arguments.loss_type(layer.inputs)
+    dtype: np.dtype[Any] = np.dtype(arguments.loss_type(layer.inputs))
     losses = np.zeros(rows.count if reduction == "none" else 0, dtype)
     divisor = rows.divisor(rule, weights)
     if divisor == 0 and rule.when_empty == "raise":
@@ -147,8 +148,8 @@ def _loss(
     if reduction == "none":
         return losses.reshape(rows.shape), grads
     if divisor == 0:
-        return np.dtype(dtype).type(0 if rule.when_empty == "zero" else np.nan), grads
-    return np.dtype(dtype).type(total / divisor), grads
+        return dtype.type(0 if rule.when_empty == "zero" else np.nan), grads
+    return dtype.type(total / divisor), grads
 
 
 def linear_cross_entropy(
