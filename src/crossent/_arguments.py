@@ -596,6 +596,46 @@ def raise_not_float_tensor(dtype: str, name: str = "input") -> NoReturn:
     raise TypeError(f"{name} has dtype {dtype}; it must be {_FLOAT_TYPES}{fix}")
 
 
+def tensor_layer(
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+) -> None:
+    """Whether input, linear_weight and linear_bias go together."""
+    if len(input_shape) not in (1, 2):
+        raise ValueError(
+            f"input has shape {input_shape}; it must have shape (D) or (N, D). Flatten the "
+            "dims before the last: input.flatten(0, -2), and the target likewise"
+        )
+    if len(weight_shape) < 2:
+        raise ValueError(
+            f"linear_weight has shape {weight_shape}; it must have shape (C, D) or (C, d1, ..., D)"
+        )
+    if input_shape[-1] != weight_shape[-1]:
+        raise ValueError(
+            f"input has shape {input_shape} and linear_weight {weight_shape}; their last dims, the "
+            f"features, must be equal, not {input_shape[-1]} and {weight_shape[-1]}"
+        )
+    if bias_shape is not None and bias_shape != weight_shape[:-1]:
+        raise ValueError(
+            f"linear_bias has shape {bias_shape}; it must have that of linear_weight without its "
+            f"last dim, {weight_shape[:-1]}"
+        )
+    if len(weight_shape) > 2 and len(input_shape) == 1:
+        raise ValueError(
+            f"linear_weight of shape {weight_shape} needs an input with a batch, "
+            f"(N, {input_shape[-1]}), not {input_shape}: give input.unsqueeze(0)"
+        )
+
+
+def raise_other_dtype(input_dtype: str, name: str, dtype: str) -> NoReturn:
+    """The error for parts of a layer of different dtypes."""
+    raise TypeError(
+        f"input has dtype {input_dtype} and {name} {dtype}; they must be the same: convert one, "
+        f"e.g. {name}.to(input.dtype), or use torch.autocast"
+    )
+
+
 def raise_not_index_tensor(dtype: str, rows: tuple[int, ...], shape: tuple[int, ...]) -> NoReturn:
     """The error for a target of index shape that does not hold integers."""
     raise TypeError(

@@ -45,6 +45,13 @@ def _libtorch() -> str:
 uses_torch_threads: bool = _core.use_torch_threads(_libtorch())
 
 
+class Answer(NamedTuple):
+    """What the core says beside what it writes."""
+
+    total: float  # sum of the losses
+    divisor: float  # 0 where the mean has nothing to divide by: nothing was written
+
+
 class Options(NamedTuple):
     """Checked options, as the core takes them; `reduction` "mean" with normalizer 0 counts rows."""
 
@@ -84,13 +91,15 @@ def class_weight(weight: torch.Tensor | None) -> torch.Tensor | None:
     return weight
 
 
-def fresh_like(logits: torch.Tensor) -> torch.Tensor:
+def fresh_like(
+    logits: torch.Tensor, layout: torch.memory_format = torch.preserve_format
+) -> torch.Tensor:
     """Memory for a gradient, laid out as the logits are; huge pages where it is large.
 
     A first write to ordinary pages takes longer than the whole computation (measured: 130 ms for
     half a gigabyte, against 25 with huge pages).
     """
-    grad = torch.empty_like(logits)
+    grad = torch.empty_like(logits, memory_format=layout)
     size = grad.numel() * grad.element_size()
     if size >= _HUGE:
         _core.advise_huge_pages(grad.data_ptr(), size)
@@ -120,8 +129,8 @@ def run(
     lse: torch.Tensor | None = None,
     entropy: torch.Tensor | None = None,
     argmax: torch.Tensor | None = None,
-) -> bool:
-    """One call of the core. False where the mean has nothing to divide by: nothing was written.
+) -> Answer:
+    """One call of the core.
 
     scale or grad_loss (one number a row) multiply the gradient; total takes the reduced loss.
 
@@ -130,7 +139,7 @@ def run(
     """
     axis = 1 if logits.dim() > 1 else 0
     indexed = target.dim() < logits.dim()
-    _, divisor, bad_row = _core.compute_tensors(
+    sum_of_losses, divisor, bad_row = _core.compute_tensors(
         output,
         arguments.INDICES if indexed else arguments.DISTRIBUTIONS,
         axis,
@@ -157,7 +166,7 @@ def run(
     )
     if bad_row >= 0:
         raise_bad_target(bad_row, target, logits)
-    return divisor != 0
+    return Answer(sum_of_losses, divisor)
 
 
 def raise_bad_target(row: int, target: torch.Tensor, logits: torch.Tensor) -> NoReturn:
@@ -180,7 +189,7 @@ def loss(
         run(LOSS, logits, target, weight, options, losses=losses, grad=grad)
         return losses
     total = logits.new_empty((), dtype=loss_dtype(logits))
-    if not run(LOSS, logits, target, weight, options, total=total, grad=grad):
+    if run(LOSS, logits, target, weight, options, total=total, grad=grad).divisor == 0:
         if options.when_empty == "raise":
             arguments.raise_empty()
         total.fill_(0.0 if options.when_empty == "zero" else float("nan"))
@@ -208,7 +217,8 @@ def gradient(
         run(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
     else:
         scale = grad_loss.item()
-        if not run(output, logits, target, weight, options, scale=scale, vector=vector, grad=grad):
+        answer = run(output, logits, target, weight, options, scale=scale, vector=vector, grad=grad)
+        if answer.divisor == 0:
             grad.zero_()
     return grad
 

@@ -24,6 +24,7 @@ _INDICES = frozenset(
         torch.uint8, torch.uint16, torch.uint32, torch.uint64,
     )
 )  # fmt: skip
+CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
 _REAL = _FLOATS | _INDICES | {torch.bool}
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 
@@ -39,18 +40,19 @@ class Path(enum.Enum):
     PLAIN = 2
 
 
-def form_of(input: Tensor, target: Tensor) -> int:
-    """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit."""
+def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> int:
+    """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit. shape: of the logits."""
     if not isinstance(input, Tensor):
         arguments.raise_not_tensor(input, "input")
     if not isinstance(target, Tensor):
         arguments.raise_not_tensor(target, "target")
     if input.dtype not in _FLOATS:
         arguments.raise_not_float_tensor(str(input.dtype))
-    form = arguments.tensor_form(input.shape, target.shape)
+    shape = input.shape if shape is None else shape
+    form = arguments.tensor_form(shape, target.shape)
     if form == arguments.INDICES:
         if target.dtype not in _INDICES:
-            arguments.raise_not_index_tensor(str(target.dtype), target.shape, input.shape)
+            arguments.raise_not_index_tensor(str(target.dtype), target.shape, shape)
     elif target.dtype not in _REAL:
         arguments.raise_not_real_tensor(str(target.dtype))
     if target.device != input.device:
@@ -58,14 +60,31 @@ def form_of(input: Tensor, target: Tensor) -> int:
     return form
 
 
-def check_weight(weight: Any, input: Tensor) -> None:
+def check_weight(weight: Any, input: Tensor, classes: int) -> None:
     """Class weights are a tensor of shape (C,) on the input's device; values are checked later."""
     if not isinstance(weight, Tensor):
         arguments.raise_not_tensor(weight, "weight")
-    classes = input.shape[class_axis(input)]
     arguments.weight_shape(weight.shape, weight.dtype in _REAL, str(weight.dtype), classes)
     if weight.device != input.device:
         arguments.raise_devices(str(input.device), "weight", str(weight.device))
+
+
+def check_layer(input: Any, linear_weight: Any, linear_bias: Any) -> None:
+    """input (D) or (N, D), linear_weight (C, ..., D) and linear_bias (C, ...) go together."""
+    named = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias}
+    for name, tensor in named.items():
+        if tensor is None and name == "linear_bias":
+            continue
+        if not isinstance(tensor, Tensor):
+            arguments.raise_not_tensor(tensor, name)
+        if tensor.dtype not in _FLOATS:
+            arguments.raise_not_float_tensor(str(tensor.dtype), name)
+        if tensor.dtype != input.dtype:
+            arguments.raise_other_dtype(str(input.dtype), name, str(tensor.dtype))
+        if tensor.device != input.device:
+            arguments.raise_devices(str(input.device), name, str(tensor.device))
+    bias_shape = None if linear_bias is None else tuple(linear_bias.shape)
+    arguments.tensor_layer(tuple(input.shape), tuple(linear_weight.shape), bias_shape)
 
 
 def number(value: Any, name: str) -> Any:
@@ -127,8 +146,14 @@ def learned_scale(scale: Tensor) -> tuple[Tensor | None, Any]:
     return None, scale.item()
 
 
-def path_of(input: Tensor, target: Tensor, weight: Tensor | None, scale: Any) -> Path:
-    """Who computes the loss of these tensors."""
+def path_of(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    scale: Any,
+    others: tuple[Tensor | None, ...] = (),
+) -> Path:
+    """Who computes the loss of these tensors. others: may have gradients, as the input has."""
     if _transforms_active() or forward_ad._current_level >= 0:
         return Path.PLAIN
     if torch.is_grad_enabled() and (
@@ -142,6 +167,7 @@ def path_of(input: Tensor, target: Tensor, weight: Tensor | None, scale: Any) ->
     if (
         type(input) in _PLAIN_TYPES
         and type(target) in _PLAIN_TYPES
+        and all(other is None or type(other) in _PLAIN_TYPES for other in others)
         and not _dispatch_modes()
         and torch._C._get_tracing_state() is None
     ):
@@ -165,8 +191,11 @@ def _values(tensor: Tensor) -> Tensor | None:
     return tensor.detach() if seen else None
 
 
-def check_labels(target: Tensor, input: Tensor, ignore_index: int | None) -> None:
-    """Raises IndexError for a label that is neither a class nor ignored, where values are known."""
+def check_labels(target: Tensor, input: Any, ignore_index: int | None) -> None:
+    """Raises IndexError for a label that is neither a class nor ignored, where values are known.
+
+    input: the logits, or what has their shape and `dim`.
+    """
     known = _values(target)
     if known is None:
         return

@@ -16,22 +16,22 @@ from crossent.torch._call import Options, class_axis, loss_dtype
 
 Tensor = torch.Tensor
 
-_OPTIONS = (
+OPTIONS = (
     "SymInt? ignore_index, str reduction, float normalizer, str when_empty, float label_smoothing, "
     "float z_loss, float softcap, float logit_scale"
 )
-_PROBLEM = f"Tensor logits, Tensor target, Tensor? weight, {_OPTIONS}"
+_PROBLEM = f"Tensor logits, Tensor target, Tensor? weight, {OPTIONS}"
 
-_library = torch.library.Library("crossent", "DEF")
-_library.define(f"cross_entropy({_PROBLEM}) -> Tensor")
-_library.define(f"cross_entropy_grad(Tensor grad_loss, {_PROBLEM}) -> Tensor")
-_library.define(f"cross_entropy_hvp(Tensor vector, Tensor grad_loss, {_PROBLEM}) -> Tensor")
-_library.define(f"cross_entropy_along(Tensor vector, {_PROBLEM}) -> Tensor")
-_library.define(
+library = torch.library.Library("crossent", "DEF")
+library.define(f"cross_entropy({_PROBLEM}) -> Tensor")
+library.define(f"cross_entropy_grad(Tensor grad_loss, {_PROBLEM}) -> Tensor")
+library.define(f"cross_entropy_hvp(Tensor vector, Tensor grad_loss, {_PROBLEM}) -> Tensor")
+library.define(f"cross_entropy_along(Tensor vector, {_PROBLEM}) -> Tensor")
+library.define(
     "token_scores(Tensor logits, Tensor target, SymInt? ignore_index, float softcap, "
     "float logit_scale) -> (Tensor, Tensor, Tensor, Tensor)"
 )
-_library.define(
+library.define(
     "token_scores_grad(Tensor? grad_nll, Tensor? grad_lse, Tensor? grad_entropy, Tensor logits, "
     "Tensor target, SymInt? ignore_index, float softcap, float logit_scale) -> Tensor"
 )
@@ -171,11 +171,11 @@ def _gradient_backward(ctx: Any, vector: Tensor) -> Any:
 
 
 torch.library.register_autograd(
-    "crossent::cross_entropy", _loss_backward, setup_context=_keep_problem, lib=_library
+    "crossent::cross_entropy", _loss_backward, setup_context=_keep_problem, lib=library
 )
 torch.library.register_autograd(
-    "crossent::cross_entropy_grad", _gradient_backward, setup_context=_keep_gradient, lib=_library
+    "crossent::cross_entropy_grad", _gradient_backward, setup_context=_keep_gradient, lib=library
 )
 torch.library.register_autograd(
-    "crossent::token_scores", _scores_backward, setup_context=_keep_scored, lib=_library
+    "crossent::token_scores", _scores_backward, setup_context=_keep_scored, lib=library
 )

@@ -138,15 +138,31 @@ def loss(
     row_loss = row_loss.squeeze(axis)
     if options.reduction == "none":
         return row_loss
-    total = row_loss.sum()
+    return reduced(row_loss.sum(), counts.sum(), options)
+
+
+def reduced(total: Tensor, counted: Tensor, options: Options) -> Tensor:
+    """The sum or the mean, from the sum of the rows' losses and what counts of them."""
     if options.reduction == "sum":
         return total
     if options.normalizer:
         return total / options.normalizer
-    divisor = counts.sum()
-    empty = divisor == 0
+    empty = counted == 0
     value = 0.0 if options.when_empty == "zero" else float("nan")
-    return torch.where(empty, value, total / torch.where(empty, 1.0, divisor))
+    return torch.where(empty, value, total / torch.where(empty, 1.0, counted))
+
+
+def counted(
+    target: Tensor, weight: Tensor | None, indexed: bool, classes: int, options: Options
+) -> Tensor:
+    """What the mean divides by: rows, or the class weights of those that are not ignored."""
+    if not indexed:
+        return torch.tensor(float(target.numel() // classes), device=target.device)
+    index = target.to(torch.int64)
+    kept = torch.ne(index, options.ignore_index) if options.ignore_index is not None else index >= 0
+    if weight is None:
+        return kept.sum()
+    return torch.where(kept, weight[torch.where(kept, index, 0)], 0.0).sum()
 
 
 def scores(

@@ -84,7 +84,7 @@ def cross_entropy(
         reduction = legacy.legacy_get_string(size_average, reduce)
     form = checks.form_of(input, target)
     if weight is not None:
-        checks.check_weight(weight, input)
+        checks.check_weight(weight, input, input.shape[_call.class_axis(input)])
     for value in (label_smoothing, z_loss, softcap):
         if isinstance(value, Tensor):
             label_smoothing = checks.number(label_smoothing, "label_smoothing")

@@ -1,9 +1,12 @@
-"""The loss as a module."""
+"""The losses as modules."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.loss import cross_entropy
 
 Tensor = torch.Tensor
@@ -64,4 +67,82 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             normalizer=self.normalizer,
             when_empty=self.when_empty,
             inplace_backward=self.inplace_backward,
+        )
+
+
+class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
+    """`torch.nn.LinearCrossEntropyLoss`, with its logits never whole, and with more options.
+
+    Args:
+        in_features, num_classes, out_features, bias, device, dtype, reduction, weight,
+            ignore_index, label_smoothing, options: as for `torch.nn.LinearCrossEntropyLoss`.
+        z_loss, softcap, logit_scale, normalizer, when_empty: as for
+            `crossent.torch.cross_entropy`. A `torch.nn.Parameter` as logit_scale is learned.
+
+    Example:
+        >>> import torch, crossent.torch
+        >>> criterion = crossent.torch.LinearCrossEntropyLoss(2, 3)
+        >>> _ = torch.nn.init.zeros_(criterion.linear.weight)
+        >>> print("%.3f" % criterion(torch.ones(4, 2), torch.tensor([0, 1, 2, 0])).item())
+        1.099
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        options: torch.nn.LinearCrossEntropyOptions | None = None,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_scale: float | Tensor = 1.0,
+        normalizer: float | Tensor | None = None,
+        when_empty: str = "nan",
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_classes,
+            out_features=out_features,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+            reduction=reduction,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            options=options,
+        )
+        self.z_loss = z_loss
+        self.softcap = softcap
+        self.logit_scale = logit_scale
+        self.normalizer = normalizer
+        self.when_empty = when_empty
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of the layer's logits of `input` against `target`."""
+        extents = (self.num_classes, *self.out_features)
+        bias = self.linear.bias
+        return linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*extents, -1),
+            target,
+            linear_bias=None if bias is None else bias.reshape(extents),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            options=self.options,
+            z_loss=self.z_loss,
+            softcap=self.softcap,
+            logit_scale=self.logit_scale,
+            normalizer=self.normalizer,
+            when_empty=self.when_empty,
         )
