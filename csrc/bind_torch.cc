@@ -10,7 +10,6 @@
 #include <atomic>
 #include <stdexcept>
 
-#include "bfloat16.h"
 #include "bind_problem.h"
 #include "crossent.h"
 #include "threads.h"
@@ -141,17 +140,6 @@ void advise_huge_pages([[maybe_unused]] int64_t address, [[maybe_unused]] int64_
 #endif
 }
 
-// On threads of ours: PyTorch's would go on spinning while another library's matrix product follows.
-void widen(int64_t from, int64_t count, int64_t to) {
-  const nb::gil_scoped_release release;
-  widen_bfloat16(reinterpret_cast<const char*>(from), count, reinterpret_cast<float*>(to), parallel_for);
-}
-
-void narrow_rows(int64_t data, int64_t rows, int64_t columns) {
-  const nb::gil_scoped_release release;
-  narrow_rows_to_bfloat16(reinterpret_cast<float*>(data), rows, columns, loop_in_use());
-}
-
 }  // namespace
 
 void bind_pointers(nb::module_& module) {
@@ -162,8 +150,6 @@ void bind_pointers(nb::module_& module) {
              absent("ignore_index"), nb::arg("mean"), nb::arg("normalizer"), nb::arg("scale"),
              nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("logit_scale"));
   module.def("use_torch_threads", &use_torch_threads, nb::arg("path"));
-  module.def("widen", &widen, nb::arg("source"), nb::arg("count"), nb::arg("to"));
-  module.def("narrow_rows", &narrow_rows, nb::arg("address"), nb::arg("rows"), nb::arg("columns"));
   module.def("advise_huge_pages", &advise_huge_pages, nb::arg("address"), nb::arg("bytes"));
 }
 

@@ -67,12 +67,6 @@ def compute_tensors(
 def use_torch_threads(path: str) -> bool:
     """Whether `compute_tensors` runs on PyTorch's threads from here on; path: of libtorch_cpu."""
 
-def widen(source: int, count: int, to: int) -> None:
-    """Converts bfloat16 at an address to float32 at another."""
-
-def narrow_rows(address: int, rows: int, columns: int) -> None:
-    """Rounds rows of float32 to bfloat16, each into the first half of its own memory."""
-
 def advise_huge_pages(address: int, bytes: int) -> None:
     """Asks for huge pages under fresh memory."""
 

@@ -156,11 +156,14 @@ class Head:
     def add_gradients(self, grad_logits: Array, features: Array, rows: Rows) -> None:
         """What the gradient by some rows' logits means for the inputs, the weight and the bias."""
         if self.grads.linear_bias is not None:
-            self.bias_sum += np.ones(len(grad_logits), self.dtype) @ grad_logits
+            self._add_bias_gradient(grad_logits)
         if self.grads.inputs is not None:
             self._input_gradient(grad_logits, rows)
         if self.grads.linear_weight is not None:
             self._add_weight_gradient(grad_logits, features)
+
+    def _add_bias_gradient(self, grad_logits: Array) -> None:
+        self.bias_sum += np.ones(len(grad_logits), self.dtype) @ grad_logits
 
     def _input_gradient(self, grad_logits: Array, rows: Rows) -> None:
         total: Any = None

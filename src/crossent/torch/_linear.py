@@ -2,26 +2,27 @@
 
 N rows, D features, C classes, at J positions each (J = 1 but for K-dimensional weights). A block of
 logits is (rows, C, J) to the core and (rows, C J) to the products, so that a K-dimensional weight
-is one matrix. NumPy's library multiplies: on many processors it is ahead of PyTorch's in float32.
+is one matrix. NumPy's library multiplies, which on many processors is ahead of PyTorch's in
+float32; in bfloat16 PyTorch's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from crossent import _arguments as arguments
-from crossent import _core, _linear
+from crossent import _linear
 from crossent.torch import _call
 from crossent.torch._call import Options
 
 Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
+_SUMMED = 256  # classes whose column sums are taken at once, from a float32 copy of their columns
 
 
 class Layer(NamedTuple):
@@ -38,49 +39,47 @@ class Layer(NamedTuple):
 
 
 class _Bfloat16Head(_linear.Head):
-    """The layer in bfloat16, which NumPy has not.
+    """The layer in bfloat16, by PyTorch's products: these sum in float32 and round each element.
 
-    Logits are multiplied in float32, from a panel of the weight after the other, converted: the
-    loss does not see bfloat16's rounding of them. The gradients' products take bfloat16 and are
-    PyTorch's, which sums in float32; what they give for each block is rounded, and summed in
-    float32.
+    The logits of a block are those of PyTorch's own linear layer. Products over rows are summed in
+    float32 across the blocks.
     """
 
     def __init__(self, layer: Layer, grads: Grads) -> None:
-        bias = layer.linear_bias
         self.inputs: Any = layer.input
         self.linear_weight: Any = layer.linear_weight
-        self.grads, self.adds, self.dtype = _linear.Gradients(*grads), False, np.dtype(np.float32)
-        self.bias = None if bias is None else bias.float().numpy()
-        self.classes, features = self.linear_weight.shape
-        self.plan = _linear.plan(len(self.inputs), features, self.classes, self.dtype.itemsize)
-        self.panel = torch.empty(self.plan.panel, features)
+        self.bias: Any = layer.linear_bias
+        self.grads, self.adds = _linear.Gradients(*grads), False
+        self.classes, features = layer.linear_weight.shape
+        count, item = len(layer.input), layer.input.dtype.itemsize
+        self.plan = _linear.plan(count, features, self.classes, item)
         self.has_weight_sum = False
         if grads[1] is not None:
-            self.weight_sum: Any = torch.empty(self.classes, features)
-            self.product: Any = torch.empty(self.plan.panel, features, dtype=torch.bfloat16)
+            several = self.plan.rows < count
+            self.weight_sum: Any = torch.empty(self.classes, features) if several else grads[1]
+            self.product: Any = layer.input.new_empty(self.plan.panel, features)
         if grads[2] is not None:
-            self.bias_sum: Any = torch.zeros(self.classes, dtype=torch.float64)
+            self.bias_sum: Any = torch.zeros(self.classes)
+
+    def empty_block(self) -> Any:
+        return self.inputs.new_empty(self.plan.rows, self.classes)
 
     def features(self, rows: _linear.Rows) -> Any:
-        return self.inputs[rows].float().numpy()
+        return self.inputs[rows]
 
-    def _panels(self) -> Iterator[tuple[slice, Any]]:
-        for part in self._slices():
-            chosen = self.linear_weight[part].contiguous()
-            panel = self.panel[: len(chosen)]
-            _core.widen(chosen.data_ptr(), chosen.numel(), panel.data_ptr())
-            yield part, panel.numpy()
+    def logits(self, features: Any, block: Any) -> Any:
+        out, transposed = block[: len(features)], self.linear_weight.t()
+        if self.bias is None:
+            return torch.mm(features, transposed, out=out)
+        return torch.addmm(self.bias, features, transposed, out=out)
 
-    def add_gradients(self, grad_logits: Any, features: Any, rows: _linear.Rows) -> None:
-        if self.grads.linear_bias is not None:
-            ones = np.ones(len(grad_logits), self.dtype)
-            self.bias_sum += torch.from_numpy(ones @ grad_logits)
-        narrow = _narrowed(grad_logits)
-        if self.grads.inputs is not None:
-            self.grads.inputs[rows] = narrow @ self.linear_weight
-        if self.grads.linear_weight is not None:
-            self._add_weight_gradient(narrow, torch.from_numpy(features).bfloat16())
+    def _add_bias_gradient(self, grad_logits: Any) -> None:
+        for begin in range(0, self.classes, _SUMMED):
+            part = slice(begin, begin + _SUMMED)
+            self.bias_sum[part] += grad_logits[:, part].sum(0, dtype=torch.float32)
+
+    def _input_gradient(self, grad_logits: Any, rows: _linear.Rows) -> None:
+        self.grads.inputs[rows] = grad_logits @ self.linear_weight
 
     def _add_weight_gradient(self, grad_logits: Any, features: Any) -> None:
         for part in self._slices():
@@ -91,14 +90,6 @@ class _Bfloat16Head(_linear.Head):
             else:
                 held.copy_(product)
         self.has_weight_sum = True
-
-
-def _narrowed(block: Any) -> Tensor:
-    """Rows of float32 in bfloat16, in the first half of each row's memory."""
-    rows, columns = block.shape
-    tensor = torch.from_numpy(block)
-    _core.narrow_rows(tensor.data_ptr(), rows, columns)
-    return tensor.view(torch.bfloat16)[:, :columns]
 
 
 def _head(layer: Layer, grads: Grads) -> _linear.Head:
@@ -185,7 +176,7 @@ def loss(
     scale = 1.0 if none or grad_loss is None else grad_loss.item()
 
     def kernel(block: Any, part: _linear.Rows) -> float:
-        logits = torch.from_numpy(block).view(-1, *shape[1:])
+        logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
         answer = _call.run(
             _call.LOSS, logits, rows.targets(part), weight, row_options, losses=values, scale=scale,
@@ -216,7 +207,7 @@ def scores(layer: Layer, target: Tensor, options: Options) -> tuple[Tensor, Tens
     options = options._replace(reduction="none")
 
     def kernel(block: Any, part: _linear.Rows) -> float:
-        logits = torch.from_numpy(block).view(-1, *shape[1:])
+        logits = torch.as_tensor(block).view(-1, *shape[1:])
         return _call.run(
             _call.SCORES, logits, rows.targets(part), None, options, losses=nll[part],
             lse=lse[part], entropy=entropy[part], argmax=argmax[part],
