@@ -131,7 +131,7 @@ class _Rows:
         if bad_row >= 0:
             _call.raise_bad_target(bad_row, target, torch.empty(shape, device="meta"))
         self.count = int(np.count_nonzero(counts))
-        self.kept = _linear.kept_rows(counts.reshape(shape[0], -1).any(axis=1))
+        self.kept = _linear.kept_rows(counts.reshape(shape[0], math.prod(shape[2:])).any(axis=1))
 
     def divisor(self, weight: Tensor | None) -> float:
         """What the sum of the losses is divided by: 1 unless it is a mean."""

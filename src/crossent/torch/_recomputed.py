@@ -17,7 +17,7 @@ from crossent.torch._call import Options, class_axis, loss_dtype
 
 Tensor = torch.Tensor
 Tensors = tuple[Tensor, ...]
-_TENSORS_A_BLOCK = 16  # of the logits' size that plain operations hold, derivatives included
+_TENSORS_A_BLOCK = 48  # of the logits' size that plain operations hold, derivatives included
 
 
 class Recomputed(torch.autograd.Function):
@@ -131,11 +131,15 @@ def loss(
     def of_block(x: Tensor, t: Tensor, w: Tensor, b: Any, of_class: Any, scale: Any) -> Tensors:
         return (_plain.loss(_logits(x, w, b), t, of_class, part, scale),)
 
+    indexed = target.dim() < linear_weight.dim()
+    if indexed and options.ignore_index is not None:
+        counts = torch.ne(target.to(torch.int64), options.ignore_index)
+        counts = counts.unsqueeze(-1).flatten(1).any(1, keepdim=True)
+        input = torch.where(counts, input, 0.0)  # what an ignored row holds must not spread
     found = _blocks(of_block, input, target, linear_weight, linear_bias, weight, logit_scale)
     losses = [each for (each,) in found]
     if none:
         return torch.cat(losses)
-    indexed = target.dim() < linear_weight.dim()
     classes = linear_weight.shape[0]
     counted = _plain.counted(target, weight, indexed, classes, options)
     return _plain.reduced(torch.stack(losses).sum(), counted, options).to(loss_dtype(input))
