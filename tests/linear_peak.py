@@ -41,9 +41,9 @@ def main():
     measured = {}
     crossent.set_working_memory(MEMORY)
     for name, dtype in DTYPES.items():
-        small = [np.zeros((n, D), dtype) for n in (512, 512)]  # the product's own buffers
-        crossent.linear_cross_entropy_and_grad(*small, np.zeros(512, int))
         for call_name, call, allowed in calls(dtype):
+            if call_name == "gradients":
+                call()  # the product's library keeps buffers of its own from its first use on
             measured[f"{name}, {call_name}"] = growth(call), allowed
     print(json.dumps(measured))
 

@@ -416,25 +416,17 @@ def test_no_warning_where_pytorch_falls_back_to_whole_logits():
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's high-water mark"
 )
-@pytest.mark.parametrize("what", ["loss and gradients", "second derivative"])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_process_stays_within_the_working_memory(dtype, what):
-    if what != "loss and gradients" and dtype is not torch.float32:
-        pytest.skip("second derivatives are computed in float32 for half types")
-    rows, classes, memory = 2048, 30_000, 64 << 20  # whole logits take 246 MB in float32
-    (input, linear_weight, _), target, _ = layer("ignored", rows, classes, 16, dtype=dtype)
-    gradients = (2 if what == "loss and gradients" else 8) * 8 * linear_weight.numel()
+def test_the_process_stays_within_the_working_memory(dtype):
+    rows, classes, memory = 1024, 50_000, 48 << 20  # whole logits take 205 MB in float32
+    (input, linear_weight, _), target, _ = layer("ignored", rows, classes, 8, dtype=dtype)
+    gradients = (1 if dtype is torch.float64 else 3) * linear_weight.nbytes + input.nbytes
 
     def step():
-        loss = ct.linear_cross_entropy(input, linear_weight, target)
-        if what == "loss and gradients":
-            loss.backward()
-        else:
-            (grad,) = torch.autograd.grad(loss, input, create_graph=True)
-            grad.square().sum().backward()
+        ct.linear_cross_entropy(input, linear_weight, target).backward()
 
-    with working_memory(8 << 20):
-        step()
-    gc.collect()
     with working_memory(memory):
+        step()  # the product's library keeps buffers of its own from its first use on
+        input.grad = linear_weight.grad = None
+        gc.collect()
         assert _extra_peak(step) <= 1.05 * memory + gradients

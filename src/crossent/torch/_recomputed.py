@@ -38,7 +38,8 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         function, tensors = ctx.function, ctx.saved_tensors
-        places = _differentiable(tensors)
+        needed = ctx.needs_input_grad[1:]
+        places = [k for k in _differentiable(tensors) if needed[k]]
 
         def pulled(*both: Tensor) -> Tensors:
             at, incoming = both[: len(tensors)], both[len(tensors) :]
