@@ -24,6 +24,7 @@ PAGES = (
     "README.md",
     "docs/course.md",
     "docs/options.md",
+    "docs/linear.md",
     "docs/numerics.md",
     "docs/evaluation.md",
     "docs/pytorch.md",
