@@ -26,16 +26,23 @@ inline bool side_by_side(char* const* rows, int count, Type type) {
   return count > 1;
 }
 
-// Asks for the memory that the tile after next will use, if rows follow each other evenly. Inlined, or the compiler
-// takes a function of prefetches alone to have no effect.
+// Whether rows follow each other in memory without a gap.
+inline bool end_to_end(const Problem& problem, const Array& array, char* const* rows, int count) {
+  return count > 1 && array.class_stride > 0 && rows[1] - rows[0] == problem.classes * array.class_stride;
+}
+
+// Asks for the memory that later tiles will use: of rows end to end the next tile's, of rows side by side, a line of
+// each class, that of the one after next. Inlined, or the compiler takes a function of prefetches alone to have no
+// effect.
 template <int kWrites>
 CROSSENT_INLINE void prefetch_ahead(const Problem& problem, const Array& array, char* const* rows, int count) {
   if (count < 2) return;
-  const int64_t step = rows[1] - rows[0], row = problem.classes * array.class_stride;
-  const char* const ahead = rows[0] + 2 * count * step;
-  if (row > 0 && step == row) {  // rows end to end
+  const int64_t step = rows[1] - rows[0];
+  if (end_to_end(problem, array, rows, count)) {
+    const char* const ahead = rows[0] + count * step;
     for (int64_t i = 0; i < count * step; i += 64) __builtin_prefetch(ahead + i, kWrites);
-  } else if (step == size_of(array.type)) {  // side by side
+  } else if (step == size_of(array.type)) {
+    const char* const ahead = rows[0] + 2 * count * step;
     for (int64_t k = 0; k < problem.classes; ++k) __builtin_prefetch(ahead + k * array.class_stride, kWrites);
   }
 }
@@ -46,7 +53,11 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   const Array& array = problem.logits;
   const int classes = static_cast<int>(problem.classes), count = tile.rows;
   char* const* const from = group.logits + tile.first;
-  prefetch_ahead<0>(problem, array, from, count);
+  // Rows longer than a line are asked for as this tile's are read: a hundred requests at once would wait for each
+  // other.
+  const bool spread = is_plain<X>(array, from[0], array.class_stride) && classes * sizeof(X) >= 64 &&
+                      end_to_end(problem, array, from, count);
+  if (!spread) prefetch_ahead<0>(problem, array, from, count);
   if (side_by_side(from, count, array.type)) {
     alignas(64) X buffer[W];
     const bool plain = array.class_stride % static_cast<int>(sizeof(X)) == 0;
@@ -78,6 +89,8 @@ void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
     const int width = classes - k < W ? classes - k : W;
+#pragma GCC unroll 16
+    for (int i = 0; spread && i < W; ++i) __builtin_prefetch(rows[i] + count * classes + k);
     if (width == W) {
 #pragma GCC unroll 16
       for (int i = 0; i < W; ++i) square[i] = load(rows[i] + k);

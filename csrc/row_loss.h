@@ -78,7 +78,7 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
     for (; i + kBatchLanes<X> <= end; i += kBatchLanes<X>) {
       // The next block comes from memory while this one is computed.
 #pragma GCC unroll 4
-      for (int j = 0; j < kBatchLanes<X>; j += W) __builtin_prefetch(logits + i + j + kBlock<X>);
+      for (int j = 0; j < kBatchLanes<X>; j += W) __builtin_prefetch(logits + i + j + 2 * kBlock<X>);
       add_batch(i);
     }
     for (; i < end; i += W) add_vector(i);
