@@ -22,7 +22,7 @@ from crossent.torch._call import Options
 Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
-_SUMMED = 256  # classes whose column sums are taken at once, from a float32 copy of their columns
+_SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
 
 
 class Layer(NamedTuple):
@@ -85,10 +85,11 @@ class _Bfloat16Head(_linear.Head):
         for part in self._slices():
             held = self.weight_sum[part]
             product = torch.mm(grad_logits[:, part].t(), features, out=self.product[: len(held)])
-            if self.has_weight_sum:
-                held += product
-            else:
+            if not self.has_weight_sum:
                 held.copy_(product)
+                continue
+            for total, share in zip(held.split(_SUMMED), product.split(_SUMMED), strict=True):
+                total += share
         self.has_weight_sum = True
 
 
