@@ -205,6 +205,8 @@ def bench(
 
     Leave the machine alone meanwhile. All nine shapes take ten minutes and
     12 GiB or so; where memory is short, arrays are loaded anew each turn.
+
+    The linear form has a program of its own: examples/linear_speed.py.
     """
     from crossent.bench.command import Request, bench_command
 

@@ -481,7 +481,9 @@ def test_the_process_stays_within_the_working_memory(dtype):
 )
 def test_adding_up_a_bfloat16_weight_gradient_converts_no_whole_panel():
     rows, classes, features, memory = 884, 65_536, 256, 64 << 20  # a panel: 4 MiB, in float32 8
-    (input, linear_weight, _), target, _ = layer("index", rows, classes, features, dtype=torch.bfloat16)
+    (input, linear_weight, _), target, _ = layer(
+        "index", rows, classes, features, dtype=torch.bfloat16
+    )
     gradients = 3 * linear_weight.nbytes + input.nbytes
 
     def step():
