@@ -49,13 +49,14 @@ class Plan(NamedTuple):
     panel: int  # classes of a panel
 
 
-def plan(count: int, features: int, classes: int, item: int) -> Plan:
+def plan(count: int, features: int, classes: int, item: int, kept: int = 0) -> Plan:
     """Blocks for `count` rows that fit into the working memory, all of about the same size.
 
-    item: bytes of a number while it is computed with. At least one row fits, whatever the setting.
+    item: bytes of a number while it is computed with; kept: bytes that the products keep, of which
+    at most a sixteenth of the memory counts. At least one row fits, whatever the setting.
     """
     panel = min(classes, max(1, min(_PANEL, _memory // 16) // max(1, features * item)))
-    room = _memory - 2 * panel * features * item
+    room = _memory - min(kept, _memory // 16) - 2 * panel * features * item
     most = max(
         1, room // ((classes + 3 * features) * item)
     )  # logits; inputs, two of their gradient

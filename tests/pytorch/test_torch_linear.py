@@ -493,4 +493,4 @@ def test_adding_up_a_bfloat16_weight_gradient_converts_no_whole_panel():
         step()
         input.grad = linear_weight.grad = None
         give_back_freed_memory()  # what the first step freed counts again
-        assert _extra_peak(step) <= memory + gradients
+        assert _extra_peak(step) <= memory * 15 // 16 + gradients  # the rest is the products'

@@ -23,6 +23,7 @@ Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
 _SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
+_KEPT = 8 << 20  # bytes that PyTorch's bfloat16 products keep from their first use on, about
 
 
 class Layer(NamedTuple):
@@ -52,7 +53,7 @@ class _Bfloat16Head(_linear.Head):
         self.grads, self.adds = _linear.Gradients(*grads), False
         self.classes, features = layer.linear_weight.shape
         count, item = len(layer.input), layer.input.dtype.itemsize
-        self.plan = _linear.plan(count, features, self.classes, item)
+        self.plan = _linear.plan(count, features, self.classes, item, _KEPT)
         self.has_weight_sum = False
         if grads[1] is not None:
             several = self.plan.rows < count
