@@ -36,7 +36,6 @@ template <class T>
 using HalfV = typename VectorOf<T, kVectorBytes / 2>::type;
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
-constexpr int kMaxLanes = 16;
 
 template <class T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();

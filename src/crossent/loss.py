@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, cast
 
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +46,7 @@ class CrossEntropyLoss:
     """
 
     def __init__(self, reduction: str = "mean", **options: Any) -> None:
-        known = list(inspect.signature(functional.cross_entropy).parameters)[2:]
+        known = functional.cross_entropy.__kwdefaults__ or {}
         for name in options:
             if name not in known:
                 raise TypeError(f"there is no option {name!r}; the options are {', '.join(known)}")
