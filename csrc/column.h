@@ -1,5 +1,6 @@
-// Short rows, and rows that lie side by side: SIMD across W rows, class after class, through a tile in L1.
-// The arithmetic of a row is its own lane's: the same bits wherever the row stands.
+// Short rows, and rows that lie side by side: SIMD across rows, class after class, through a tile in L1.
+// The arithmetic of a row is its own lane's: the same bits wherever the row stands. No number is written to a tile by
+// itself: a vector read back from there would wait until it is.
 #pragma once
 
 #include "finish.h"
@@ -9,18 +10,39 @@ namespace {
 
 constexpr int kShortRow = 128;  // the most classes a tile holds
 
-// Up to W rows of a group, from `first` on: class k of all of them is classes[k].
+// One number of every row of a tile.
+template <class X>
+using OfRows = Pair<V<X>>;
+template <class X>
+constexpr int kTileRows = 2 * kLanes<X>;
+
+// Rows of a group, from `first` on: their logits without the targets', later their exponentials, then the gradient.
 template <class X>
 struct Tile {
   int first = 0, rows = 0;
-  alignas(64) V<X> classes[kShortRow];
+  OfRows<Bits<X>> target;  // -1: none
+  alignas(64) X classes[kShortRow][kTileRows<X>];
+};
 
-  X& at(int row, int64_t k) { return reinterpret_cast<X*>(&classes[k])[row]; }
+// What is known of rows before any exponential: the target's logit, and the largest of the others.
+template <class X>
+struct Seen {
+  V<X> anchor = broadcast(-kInfinity<X>), other = anchor;
+
+  // Takes one class of W rows in, and into the tile. Targets become -inf there: they add nothing to a sum.
+  CROSSENT_INLINE void take(V<X> logits, V<Bits<X>> is_target, X* to) {
+    const V<X> none = broadcast(-kInfinity<X>);
+    anchor = is_target ? logits : anchor;
+    const V<X> rest = is_target ? none : logits;
+    other = max<X>(other, rest);
+    store(to, rest);
+  }
 };
 
 // Whether rows are neighbours in memory: class k of all of them is one vector.
-inline bool side_by_side(char* const* rows, int count, Type type) {
-  for (int i = 1; i < count; ++i) {
+inline bool side_by_side(const RowGroup& group, char* const* rows, int count, Type type) {
+  const int checked = group.even && count > 2 ? 2 : count;
+  for (int i = 1; i < checked; ++i) {
     if (rows[i] - rows[0] != i * size_of(type)) return false;
   }
   return count > 1;
@@ -42,67 +64,114 @@ CROSSENT_INLINE void prefetch_ahead(const Problem& problem, const Array& array, 
     const char* const ahead = rows[0] + count * step;
     for (int64_t i = 0; i < count * step; i += 64) __builtin_prefetch(ahead + i, kWrites);
   } else if (step == size_of(array.type)) {
-    const char* const ahead = rows[0] + 2 * count * step;
-    for (int64_t k = 0; k < problem.classes; ++k) __builtin_prefetch(ahead + k * array.class_stride, kWrites);
+    const char* ahead = rows[0] + count * step;
+    for (int64_t k = 0; k < problem.classes; ++k, ahead += array.class_stride) {
+      for (int64_t i = 0; i < count * step; i += 64) {
+        if (k % 2 == 0) {
+          __builtin_prefetch(ahead + i, kWrites, 0);
+        } else {
+          __builtin_prefetch(ahead + i, kWrites, 2);
+        }
+      }
+    }
   }
 }
 
 template <class X>
-void load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
+bool spreads_prefetch(const Problem& problem, const Array& array, char* const* rows, int count) {
+  return is_plain<X>(array, rows[0], array.class_stride) && problem.classes * static_cast<int64_t>(sizeof(X)) >= 64 &&
+         end_to_end(problem, array, rows, count);
+}
+
+// The logits of a tile's rows that lie side by side. The loop calls nothing: a call would take its registers.
+template <class X>
+Pair<Seen<X>> load_across(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const Array& array = problem.logits;
-  const int classes = static_cast<int>(problem.classes), count = tile.rows;
-  char* const* const from = group.logits + tile.first;
-  // Rows longer than a line are asked for as this tile's are read: a hundred requests at once would wait for each
-  // other.
-  const bool spread = is_plain<X>(array, from[0], array.class_stride) && classes * sizeof(X) >= 64 &&
-                      end_to_end(problem, array, from, count);
-  if (!spread) prefetch_ahead<0>(problem, array, from, count);
-  if (side_by_side(from, count, array.type)) {
-    alignas(64) X buffer[W];
-    const bool plain = array.class_stride % static_cast<int>(sizeof(X)) == 0;
-    const char* at = from[0];
-    if (count == W && plain && is_plain<X>(array, at, sizeof(X))) {
-      for (int k = 0; k < classes; ++k, at += array.class_stride) {
-        tile.classes[k] = load(reinterpret_cast<const X*>(at));
-      }
-      return;
+  const int classes = static_cast<int>(problem.classes);
+  const char* at = group.logits[tile.first];
+  int64_t stride = array.class_stride;
+  if (tile.rows < kTileRows<X> || !is_plain<X>(array, at, sizeof(X)) || stride % static_cast<int64_t>(sizeof(X)) != 0) {
+    for (int k = 0; k < classes; ++k, at += stride) {
+      X* const to = tile.classes[k];
+      const X* const staged = stage(array, at, size_of(array.type), tile.rows, to);
+      if (staged != to) __builtin_memcpy(to, staged, static_cast<size_t>(tile.rows) * sizeof(X));
+      for (int i = tile.rows; i < kTileRows<X>; ++i) to[i] = 0;
     }
-    for (int k = 0; k < classes; ++k, at += array.class_stride) {
-      const X* row = stage(array, at, size_of(array.type), count, buffer);
-      tile.classes[k] = count == W ? load(row) : load_first(row, count, X(0));
-    }
-    return;
+    at = reinterpret_cast<const char*>(tile.classes);
+    stride = sizeof(tile.classes[0]);
   }
+  OfRows<Bits<X>> target = tile.target;  // counted down: 0 at its class
+  Pair<Seen<X>> seen;
+  for (int k = 0; k < classes; ++k, at += stride) {
+    const X* const row = reinterpret_cast<const X*>(at);
+    seen.low.take(load(row), target.low == 0, tile.classes[k]);
+    seen.high.take(load(row + W), target.high == 0, tile.classes[k] + W);
+    target.low -= 1;
+    target.high -= 1;
+  }
+  return seen;
+}
+
+// Those of W rows of a tile, from its lane `at` on, each contiguous or to be made so: squares of W x W, transposed.
+template <class X>
+Seen<X> load_rows(const Problem& problem, const RowGroup& group, V<Bits<X>> target, int at, Tile<X>& tile) {
+  constexpr int W = kLanes<X>;
+  const Array& array = problem.logits;
+  const int classes = static_cast<int>(problem.classes);
+  char* const* const from = group.logits + tile.first;
   alignas(64) X buffers[W][kShortRow];
   const X* rows[W];
   uintptr_t addresses = 0;
-  for (int i = 0; i < W; ++i) {
-    rows[i] = reinterpret_cast<const X*>(from[i < count ? i : 0]);
-    addresses |= reinterpret_cast<uintptr_t>(rows[i]);
+  for (int i = 0; i < W; ++i) rows[i] = reinterpret_cast<const X*>(from[at + i]);
+  for (int i = tile.rows - at > 0 ? tile.rows - at : 0; i < W; ++i) rows[i] = reinterpret_cast<const X*>(from[0]);
+  for (int i = 0; i < W; ++i) addresses |= reinterpret_cast<uintptr_t>(rows[i]);
+  const bool direct = is_plain<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride);
+  for (int i = 0; !direct && i < W; ++i) {
+    rows[i] = convert(array, reinterpret_cast<const char*>(rows[i]), array.class_stride, classes, buffers[i]);
   }
-  if (!is_plain<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride)) {
-    for (int i = 0; i < W; ++i) {
-      rows[i] = convert(array, from[i < count ? i : 0], array.class_stride, classes, buffers[i]);
-    }
-  }
+  // Rows longer than a line are asked for as this tile's are read: a hundred requests at once would wait for each
+  // other. Of long ones only half a tile ahead, or L1 overflows.
+  constexpr int kAhead = 8192;
+  const int rows_ahead = kTileRows<X> * classes * static_cast<int>(sizeof(X)) <= kAhead ? tile.rows : W;
+  const int64_t ahead = spreads_prefetch<X>(problem, array, from, tile.rows) ? rows_ahead * classes : 0;
+  Seen<X> seen;
   for (int k = 0; k < classes; k += W) {
     V<X> square[W];
     const int width = classes - k < W ? classes - k : W;
 #pragma GCC unroll 16
-    for (int i = 0; spread && i < W; ++i) __builtin_prefetch(rows[i] + count * classes + k);
+    for (int i = 0; ahead != 0 && i < W; ++i) __builtin_prefetch(rows[i] + ahead + k);
     if (width == W) {
 #pragma GCC unroll 16
       for (int i = 0; i < W; ++i) square[i] = load(rows[i] + k);
     } else {
 #pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) square[i] = load_first(rows[i] + k, width, X(0));
+      for (int i = 0; i < W; ++i) square[i] = load_first(rows[i] + k, width, -kInfinity<X>);
     }
     transpose<X>(square);
-    // A tile has room for the last square's empty classes too.
 #pragma GCC unroll 16
-    for (int j = 0; j < W; ++j) tile.classes[k + j] = square[j];
+    for (int j = 0; j < W; ++j) seen.take(square[j], target == j, tile.classes[k + j] + at);
+    target -= W;
   }
+  return seen;
+}
+
+template <class X>
+Pair<Seen<X>> load_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
+  constexpr int W = kLanes<X>;
+  char* const* const rows = group.logits + tile.first;
+  alignas(64) Bits<X> targets[kTileRows<X>];
+  for (int i = 0; i < kTileRows<X>; ++i) targets[i] = static_cast<Bits<X>>(group.target[tile.first + i]);
+  for (int i = tile.rows; i < kTileRows<X>; ++i) targets[i] = -1;
+  tile.target = {load(targets), load(targets + W)};
+  if (!spreads_prefetch<X>(problem, problem.logits, rows, tile.rows)) {
+    prefetch_ahead<0>(problem, problem.logits, rows, tile.rows);
+  }
+  if (side_by_side(group, rows, tile.rows, problem.logits.type)) return load_across(problem, group, tile);
+  Pair<Seen<X>> seen;
+  seen.low = load_rows(problem, group, tile.target.low, 0, tile);
+  seen.high = load_rows(problem, group, tile.target.high, W, tile);
+  return seen;
 }
 
 template <class X>
@@ -111,224 +180,216 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   const Array& array = problem.grad;
   const int classes = static_cast<int>(problem.classes), count = tile.rows;
   char* const* const rows = group.grad + tile.first;
-  if (rows[0] != group.logits[tile.first]) prefetch_ahead<1>(problem, array, rows, count);
-  if (side_by_side(rows, count, array.type)) {
+  if (rows[0] != group.logits[tile.first] && !side_by_side(group, rows, count, array.type))
+    prefetch_ahead<1>(problem, array, rows, count);
+  if (side_by_side(group, rows, count, array.type)) {
+    const bool whole = count == kTileRows<X> && is_plain<X>(array, rows[0], sizeof(X)) &&
+                       array.class_stride % static_cast<int64_t>(sizeof(X)) == 0;
     for (int k = 0; k < classes; ++k) {
       char* const to = rows[0] + k * array.class_stride;
-      if (count == W && is_plain<X>(array, to, sizeof(X))) {
-        store(reinterpret_cast<X*>(to), tile.classes[k]);
+      if (whole) {
+        store(reinterpret_cast<X*>(to), load(tile.classes[k]));
+        store(reinterpret_cast<X*>(to) + W, load(tile.classes[k] + W));
       } else {
-        unstage(array, to, size_of(array.type), count, reinterpret_cast<const X*>(&tile.classes[k]));
+        unstage(array, to, size_of(array.type), count, tile.classes[k]);
       }
     }
     return;
   }
   alignas(64) X buffers[W][kShortRow];
   const bool direct = is_plain<X>(array, rows[0], array.class_stride);
-  for (int k = 0; k < classes; k += W) {
-    V<X> square[W];
-    const int width = classes - k < W ? classes - k : W;
+  for (int at = 0; at < count; at += W) {
+    const int here = count - at < W ? count - at : W;
+    for (int k = 0; k < classes; k += W) {
+      V<X> square[W];
+      const int width = classes - k < W ? classes - k : W;
 #pragma GCC unroll 16
-    for (int j = 0; j < W; ++j) square[j] = tile.classes[k + j];
-    transpose<X>(square);
+      for (int j = 0; j < W; ++j) square[j] = load(tile.classes[k + j] + at);
+      transpose<X>(square);
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) {
-      if (i >= count) break;
-      X* const to = (direct ? reinterpret_cast<X*>(rows[i]) : buffers[i]) + k;
-      if (width == W) {
-        store(to, square[i]);
-      } else {
-        store_first(to, square[i], width);
+      for (int i = 0; i < W; ++i) {
+        if (i >= here) break;
+        X* const to = (direct ? reinterpret_cast<X*>(rows[at + i]) : buffers[i]) + k;
+        if (width == W) {
+          store(to, square[i]);
+        } else {
+          store_first(to, square[i], width);
+        }
       }
     }
+    for (int i = 0; !direct && i < here; ++i) unstage(array, rows[at + i], array.class_stride, classes, buffers[i]);
   }
-  if (direct) return;
-  for (int i = 0; i < count; ++i) unstage(array, rows[i], array.class_stride, classes, buffers[i]);
 }
 
-// Doubles beside the X of a tile: two vectors for float, one for double.
+// Doubles of W rows from a vector of X: one vector, or of floats two.
 template <class X>
-struct Wide {
-  V<double> part[sizeof(double) / sizeof(X)] = {};
-
-  CROSSENT_INLINE void add(V<X> value) {
-    if constexpr (sizeof(X) == 4) {
-      part[0] += widen(value, 0);
-      part[1] += widen(value, 1);
-    } else {
-      part[0] += value;
-    }
-  }
-};
-
-template <class X>
-CROSSENT_INLINE void put_wide(V<X> value, double* to) {
-  Wide<X> wide;
-  wide.add(value);
-  for (unsigned i = 0; i < sizeof(wide.part) / sizeof(wide.part[0]); ++i) store(to + i * kLanes<double>, wide.part[i]);
+CROSSENT_INLINE void store_wide(double* to, V<X> value) {
+  for (int i = 0; i < kLanes<X>; i += kLanes<double>) store(to + i, to_wide(value, i / kLanes<double>));
 }
 
-template <class X>
-CROSSENT_INLINE V<X> largest_of_tile(const Tile<X>& tile, int classes) {
-  V<X> m0 = broadcast(-kInfinity<X>), m1 = m0, m2 = m0, m3 = m0;
-  int k = 0;
-  for (; k + 4 <= classes; k += 4) {
-    m0 = max<X>(m0, tile.classes[k]);
-    m1 = max<X>(m1, tile.classes[k + 1]);
-    m2 = max<X>(m2, tile.classes[k + 2]);
-    m3 = max<X>(m3, tile.classes[k + 3]);
+// And back: `values` are vectors of doubles by their row.
+template <class X, class Values>
+CROSSENT_INLINE V<X> narrow_from(Values values) {
+  if constexpr (sizeof(X) == 4) {
+    return narrow(values(0), values(kLanes<double>));
+  } else {
+    return values(0);
   }
-  for (; k < classes; ++k) m0 = max<X>(m0, tile.classes[k]);
-  return max<X>(max<X>(m0, m1), max<X>(m2, m3));
 }
 
 // The exponentials of a tile, in place if kKeep; returns their sums. largest: of each row.
 template <class X, bool kShifted, bool kKeep>
-Sum<X> sum_classes(Tile<X>& tile, int classes, V<X> largest, const ExpConstants<X>& constants) {
-  const ExpConstants<X> local = constants;
-  constexpr int kBatch = kBatchLanes<X> / kLanes<X>;
-  Sum<X> sum(power_of<X>(largest, local));
-  int k = 0;
-  for (; k + kBatch <= classes; k += kBatch) {
-    X* const at = reinterpret_cast<X*>(&tile.classes[k]);
-    Batch<X> logit;
-    load_into<X>(logit, at);
-    const auto term = exp_term<X, kShifted>(logit, local);
-    if constexpr (kKeep) store<X>(at, term.value);
-    sum.add(term);
-  }
-  for (; k < classes; ++k) {
-    const auto term = exp_term<X, kShifted>(tile.classes[k], local);
-    if constexpr (kKeep) tile.classes[k] = term.value;
-    sum.add(term);
-  }
+Sum<X, OfRows<X>> sum_classes(Tile<X>& tile, int classes, OfRows<X> largest,
+                              const ExpConstants<X, OfRows<X>>& constants) {
+  const ExpConstants<X, OfRows<X>> local = constants;
+  Sum<X, OfRows<X>> sum(power_of<X>(largest, local));
+  for_terms<X>(
+      classes,
+      [&](int k)
+          __attribute__((always_inline)) { return reduce_logit<X, kShifted>(load_pair(tile.classes[k]), local); },
+      [&](int k, ExpTerm<OfRows<X>> term) __attribute__((always_inline)) {
+        if constexpr (kKeep) store<X>(tile.classes[k], term.value);
+        sum.add(term);
+      });
   return sum;
 }
 
-// sum of weight_k (u_k - base) of every row, times what smoothing gives to a class.
+// sum of weight_k (u_k - base) of W rows, times what smoothing gives to a class, from a tile's lane `at` on.
 template <class X>
-void smooth_tile(const Problem& problem, const Tile<X>& tile, V<X> anchor, RowGroup& group) {
+void smooth_rows(const Problem& problem, const Tile<X>& tile, int at, V<Bits<X>> target, V<X> anchor, double* linear) {
   constexpr int kParts = sizeof(double) / sizeof(X);
   const V<X> base = anchor > -kInfinity<X> ? anchor : V<X>{};
-  for (int part = 0; part < kParts; ++part) {
-    V<double> sum{};
-    for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
-      const double weight = problem.weight ? problem.weight[k] : 1;
-      if (weight != 0) sum += weight * (to_wide(tile.classes[k], part) - to_wide(base, part));
-    }
-    store(group.linear + tile.first + part * kLanes<double>, even_mass(problem) * sum);
+  V<double> sum[kParts] = {};
+  for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
+    const double weight = problem.weight ? problem.weight[k] : 1;
+    if (weight == 0) continue;
+    const V<X> logit = target == k ? anchor : load(tile.classes[k] + at);
+    for (int i = 0; i < kParts; ++i) sum[i] += weight * (to_wide(logit, i) - to_wide(base, i));
   }
+  for (int i = 0; i < kParts; ++i) store(linear + i * kLanes<double>, even_mass(problem) * sum[i]);
+}
+
+// What W rows are measured against; nan for a row of -inf alone, or with +inf or nan.
+template <class X>
+struct RowsReference {
+  V<X> offset, exponent, poison;
+
+  explicit CROSSENT_INLINE RowsReference(V<X> largest) {
+    const V<X> zero{}, round = broadcast<X>(ExpTable<X>::kRound);
+    const auto far = (largest >= static_cast<X>(kShiftFrom)) | (largest <= static_cast<X>(-kShiftFrom));
+    const auto finite = (largest > -kInfinity<X>)&(largest < kInfinity<X>);
+    offset = far & finite ? largest : zero;
+    exponent = far | ~finite ? zero : (largest * kLog2e<X> + round) - round;
+    poison = finite ? zero : broadcast(kNan<X>);
+  }
+};
+
+// What becomes of W rows' sums: into the group, from its row `at` on.
+template <class X>
+CROSSENT_INLINE void record_sums(const RowsReference<X>& reference, Seen<X> seen, V<X> held, V<X> lost, int at,
+                                 RowGroup& group) {
+  for (int i = 0; i < kLanes<X> / kLanes<double>; ++i) {
+    const V<double> others = joined<X>(held, lost, i) * ExpTable<X>::kUnbias + to_wide(reference.poison, i);
+    // A nan need not show in a maximum.
+    const auto none = (to_wide(seen.other, i) == -kInfinity<double>)&(others == others);
+    store(group.sum_others + at + i * kLanes<double>, none ? V<double>{} : others);
+  }
+  const ExpConstants<X> constants(reference.offset, reference.exponent);
+  if constexpr (sizeof(X) == 4) {
+    exact_terms(seen.anchor, max<X>(seen.other, seen.anchor), constants, group, at);
+  } else {
+    exact_terms<false>(seen.anchor, constants, group, at);
+  }
+  store_wide<X>(group.anchor_logit + at, seen.anchor);
+  store_wide<X>(group.offset + at, reference.offset);
+  store_wide<X>(group.exponent + at, reference.exponent);
 }
 
 // The exponentials of a tile in place, and the sums of its rows without each one's target into the group.
 template <class X>
-void sum_tile(const Problem& problem, RowGroup& group, Tile<X>& tile) {
+void sum_tile(const Problem& problem, RowGroup& group, const Pair<Seen<X>>& seen, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
-  using Table = ExpTable<X>;
   const int classes = static_cast<int>(problem.classes);
-  alignas(64) X anchors[W];
-  const int64_t* const targets = group.target + tile.first;
-  for (int i = 0; i < W; ++i) {
-    const int64_t target = i < tile.rows ? targets[i] : -1;
-    anchors[i] = target < 0 ? -kInfinity<X> : tile.at(i, target);
+  if (has_mass(problem)) {
+    smooth_rows(problem, tile, 0, tile.target.low, seen.low.anchor, group.linear + tile.first);
+    smooth_rows(problem, tile, W, tile.target.high, seen.high.anchor, group.linear + tile.first + W);
   }
-  if (has_mass(problem)) smooth_tile<X>(problem, tile, load(anchors), group);
-  // From here on a tile's targets are -inf: they add nothing.
-  for (int i = 0; i < tile.rows; ++i) {
-    if (targets[i] >= 0) tile.at(i, targets[i]) = -kInfinity<X>;
-  }
-  const V<X> other = largest_of_tile(tile, classes);
-  const V<X> largest = max<X>(other, load(anchors));
-  const auto far = (largest >= static_cast<X>(kShiftFrom)) | (largest <= static_cast<X>(-kShiftFrom));
-  const auto finite = (largest > -kInfinity<X>)&(largest < kInfinity<X>);
-  const V<X> zero{};
-  const V<X> offset = far & finite ? largest : zero;
-  const V<X> exponent = far | ~finite ? zero : (largest * kLog2e<X> + Table::kRound) - Table::kRound;
-  const ExpConstants<X> constants(offset, exponent);
-  const bool shifts = any_lane(offset != zero);
-  const Sum<X> sum = shifts         ? sum_classes<X, true, true>(tile, classes, other, constants)
-                     : problem.grad ? sum_classes<X, false, true>(tile, classes, other, constants)
-                                    : sum_classes<X, false, false>(tile, classes, other, constants);
-  Wide<X> poison;  // nan for a row of -inf alone, or with +inf or nan
-  poison.add(finite ? zero : broadcast(kNan<X>));
-  for (int i = 0; i < Sum<X>::kParts; ++i) {
-    const V<double> others = sum.part(i) * Table::kUnbias + poison.part[i];
-    const auto none = (to_wide(other, i) == -kInfinity<double>)&(others == others);  // nan need not show in a maximum
-    store(group.sum_others + tile.first + i * kLanes<double>, none ? V<double>{} : others);
-  }
-  if constexpr (sizeof(X) == 4) {
-    exact_terms(load(anchors), largest, constants, group, tile.first);
-  } else {
-    exact_terms<false>(load(anchors), constants, group, tile.first);
-  }
-  put_wide<X>(load(anchors), group.anchor_logit + tile.first);
-  put_wide<X>(offset, group.offset + tile.first);
-  put_wide<X>(exponent, group.exponent + tile.first);
-}
-
-// `values` of W rows times a number, as X.
-template <class X, class Values>
-CROSSENT_INLINE V<X> narrow_from(Values values, double by) {
-  if constexpr (sizeof(X) == 4) {
-    return narrow(values(0) * by, values(kLanes<double>) * by);
-  } else {
-    return values(0) * by;
-  }
+  const RowsReference<X> low(max<X>(seen.low.other, seen.low.anchor));
+  const RowsReference<X> high(max<X>(seen.high.other, seen.high.anchor));
+  const ExpConstants<X, OfRows<X>> constants(OfRows<X>{low.offset, high.offset},
+                                             OfRows<X>{low.exponent, high.exponent});
+  const OfRows<X> other{seen.low.other, seen.high.other};
+  const bool shifts = any_lane(constants.offset.low != X(0)) || any_lane(constants.offset.high != X(0));
+  const auto sum = shifts         ? sum_classes<X, true, true>(tile, classes, other, constants)
+                   : problem.grad ? sum_classes<X, false, true>(tile, classes, other, constants)
+                                  : sum_classes<X, false, false>(tile, classes, other, constants);
+  const OfRows<X> held = sum.held(), lost = sum.lost();
+  record_sums(low, seen.low, held.low, lost.low, tile.first, group);
+  record_sums(high, seen.high, held.high, lost.high, tile.first + W, group);
 }
 
 // For factors so large or small that their head or tail is no normal X.
 template <class X>
-__attribute__((noinline)) void scale_tile_slowly(const Problem& problem, const RowGroup& group, int classes,
-                                                 Tile<X>& tile) {
+__attribute__((noinline)) void scale_tile_slowly(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   for (int i = 0; i < tile.rows; ++i) {
     const int row = tile.first + i;
     const double mass = even_mass(problem) * group.grad_loss[row];
-    for (int k = 0; k < classes; ++k) {
+    for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
       const X minus = static_cast<X>(mass * (problem.weight ? problem.weight[k] : 1));
-      X& value = tile.at(i, k);
-      value = group.ignored[row] ? X(0) : scale_slowly(value, group.factor[row]) - minus;
+      const X scaled = scale_slowly(tile.classes[k][i], group.factor[row]) - minus;
+      tile.classes[k][i] = group.ignored(row) ? X(0) : scaled;
     }
   }
 }
 
-// The kept exponentials of a tile, rescaled row by row, with each target's own element: the gradient.
+// What rescales the kept exponentials of W rows, from row `at` of the group on: a factor as head and tail.
+template <class X>
+struct RowsScale {
+  V<X> head, tail;
+  V<Bits<X>> ignored;
+
+  RowsScale(const RowGroup& group, int at, V<Bits<X>> target) {
+    const auto unbiased = [&](int i) { return load(group.factor + at + i) * ExpTable<X>::kUnbias; };
+    const V<X> rounded = narrow_from<X>(unbiased);
+    head = rounded;
+    tail = narrow_from<X>([&](int i) { return unbiased(i) - to_wide(rounded, i / kLanes<double>); });
+    ignored = (target < 0) & (group.indexed ? -1 : 0);
+  }
+
+  CROSSENT_INLINE void apply(X* to) const {
+    const V<X> value = load(to), zero{};
+    const V<X> scaled = sizeof(X) == 4 ? fma<X>(value, head, value * tail) : value * head;
+    store(to, ignored ? zero : scaled);
+  }
+  // minus: what smoothing takes off.
+  CROSSENT_INLINE void apply(X* to, V<X> minus) const {
+    const V<X> value = load(to), zero{};
+    store(to, ignored ? zero : fma<X>(value, head, fma<X>(value, tail, -minus)));
+  }
+};
+
+// The kept exponentials of a tile, rescaled row by row: the gradient but for the targets' elements.
 template <class X>
 void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
-  const int classes = static_cast<int>(problem.classes);
-  alignas(64) X heads[W] = {}, tails[W] = {};
-  alignas(64) Bits<X> zeroes[W] = {};
   bool safe = true;
-  for (int i = 0; i < tile.rows; ++i) {
-    const double factor = group.factor[tile.first + i];
-    const double unbiased = factor * ExpTable<X>::kUnbias;
-    heads[i] = static_cast<X>(unbiased);
-    tails[i] = static_cast<X>(unbiased - static_cast<double>(heads[i]));
-    safe = safe && is_ordinary<X>(factor);
-    zeroes[i] = group.ignored[tile.first + i] ? -1 : 0;
-  }
-  const V<X> head = load(heads), tail = load(tails);
-  const auto zeroed = bit_cast<V<Bits<X>>>(zeroes);
-  if (!safe) {
-    scale_tile_slowly(problem, group, classes, tile);
-  } else if (has_mass(problem)) {
-    const auto masses = [&](int i) { return even_mass(problem) * load(group.grad_loss + tile.first + i); };
+  for (int i = 0; i < tile.rows; ++i) safe = safe && is_ordinary<X>(group.factor[tile.first + i]);
+  if (!safe) return scale_tile_slowly(problem, group, tile);
+  const RowsScale<X> low(group, tile.first, tile.target.low), high(group, tile.first + W, tile.target.high);
+  const int classes = static_cast<int>(problem.classes);
+  if (!has_mass(problem)) {
     for (int k = 0; k < classes; ++k) {
-      const V<X> value = tile.classes[k];
-      const V<X> mass = narrow_from<X>(masses, problem.weight ? problem.weight[k] : 1);
-      tile.classes[k] = zeroed ? V<X>{} : fma<X>(value, head, fma<X>(value, tail, -mass));
+      low.apply(tile.classes[k]);
+      high.apply(tile.classes[k] + W);
     }
-  } else {
-    for (int k = 0; k < classes; ++k) {
-      const V<X> value = tile.classes[k];
-      const V<X> scaled = sizeof(X) == 4 ? fma<X>(value, head, value * tail) : value * head;
-      tile.classes[k] = zeroed ? V<X>{} : scaled;
-    }
+    return;
   }
-  for (int i = 0; i < tile.rows; ++i) {
-    const int row = tile.first + i;
-    if (group.target[row] < 0) continue;
-    tile.at(i, group.target[row]) = static_cast<X>(group.grad_loss[row] * group.grad_anchor[row]);
+  const double* const grad_loss = group.grad_loss + tile.first;
+  for (int k = 0; k < classes; ++k) {
+    const double mass = even_mass(problem) * (problem.weight ? problem.weight[k] : 1);
+    const auto minus = [&](int at) { return narrow_from<X>([&](int i) { return load(grad_loss + at + i) * mass; }); };
+    low.apply(tile.classes[k], minus(0));
+    high.apply(tile.classes[k] + W, minus(W));
   }
 }
 

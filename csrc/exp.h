@@ -1,7 +1,7 @@
 // The one exponential: of whole vectors, kept biased by a power of two so that small results stay normal numbers.
 #pragma once
 
-#include "batch.h"
+#include "pair.h"
 
 namespace crossent {
 namespace {
@@ -82,70 +82,134 @@ CROSSENT_INLINE Reference<X> reference_for(X block_max, const Reference<X>& curr
   return {0, power};
 }
 
-// The constants of exp_biased for one reference (row kernels: the same in all lanes).
-template <class X>
+// What exp_term needs to know of a reference: one for all lanes, or one for each. Vec: a vector, or a pair of them.
+template <class X, class Vec = V<X>>
 struct ExpConstants {
-  V<X> offset, round, lowest;
+  Vec offset, round, lowest;
 
-  explicit CROSSENT_INLINE ExpConstants(V<X> reference_offset, V<X> exponent) {
+  explicit CROSSENT_INLINE ExpConstants(Vec reference_offset, Vec exponent) {
     using Table = ExpTable<X>;
     offset = reference_offset;
-    round = broadcast<X>(Table::kRound + Table::kExponentBias + Table::kBias) - exponent;
+    round = exponent * broadcast<X>(-1) + broadcast<X>(Table::kRound + Table::kExponentBias + Table::kBias);
     lowest = (exponent - broadcast<X>(Table::kExponentBias - 3 + Table::kBias)) * broadcast<X>(Table::kLn2);
   }
   explicit CROSSENT_INLINE ExpConstants(const Reference<X>& reference)
       : ExpConstants(broadcast<X>(reference.offset), broadcast<X>(reference.exponent)) {}
 };
 
-// The pieces of exp: 2^n (1 + head + rest).
-//   1. n = round(x / ln 2), found in the low bits of x / ln 2 + round, which also carry the reference and the bias;
-//   2. r = x - n ln 2 as head (exact, by the fused multiply-add) and tail;
-//   3. rest = that tail + r^2 q(r), small beside the head.
+// exp in three steps, which loops may take for several vectors at once. Vec: a vector of X, or a pair of them.
+// 1. x = n ln 2 + r: n = round(x / ln 2) is found in the low bits of x / ln 2 + round, which also carry the reference
+//    and the bias; x - n ln 2 as head (exact, by the fused multiply-add) and low, what ln 2 itself lost to rounding.
 template <class Vec>
-struct ExpPieces {
-  Vec power, head, rest;
+struct Reduced {
+  Vec power, head, low;  // 2^n, biased
 };
 
-// Vec: a vector of X, or a batch of them.
-template <class X, bool kTail, class Vec>
-CROSSENT_INLINE ExpPieces<Vec> exp_pieces(Vec x, Vec tail, V<X> round) {
+template <class X, bool kTail, class Vec, class Round>
+CROSSENT_INLINE Reduced<Vec> reduce(Vec x, Vec tail, Round round) {
   using Table = ExpTable<X>;
   const Vec rounded = fma<X>(x, broadcast<X>(kLog2e<X>), round);
   const Vec n = rounded - round;
   const Vec head = fma<X>(n, broadcast<X>(-Table::kLn2), x);
   const V<X> log_tail = broadcast<X>(-Table::kLn2Tail);
-  Vec rest = n * log_tail;
-  if constexpr (kTail) rest = fma<X>(n, log_tail, tail);
-  const Vec r = head + rest;
-  Vec q = fma<X>(r, broadcast<X>(Table::q[0]), broadcast<X>(Table::q[1]));
-#pragma GCC unroll 16
-  for (unsigned i = 2; i < sizeof(Table::q) / sizeof(X); ++i) q = fma<X>(q, r, broadcast<X>(Table::q[i]));
-  return {shift_bits<X>(rounded, Table::kMantissaBits), head, fma<X>(r * r, q, rest)};
+  Vec low = n * log_tail;
+  if constexpr (kTail) low = fma<X>(n, log_tail, tail);
+  return {shift_bits<X>(rounded, Table::kMantissaBits), head, low};
 }
 
-// An exponential, 2^n (1 + minus_one) = power (1 + minus_one), and the same as one rounded number.
+// 2. exp(r) = 1 + r + r^2 q(r).
+template <class X, class Vec>
+CROSSENT_INLINE Vec exp_q(Vec r, Vec square) {
+  using Table = ExpTable<X>;
+  constexpr unsigned kCount = sizeof(Table::q) / sizeof(X);
+  const auto pair = [&](unsigned i) { return fma<X>(r, broadcast<X>(Table::q[i]), broadcast<X>(Table::q[i + 1])); };
+  Vec q = pair(0);
+#pragma GCC unroll 8
+  for (unsigned i = 2; i + 1 < kCount; i += 2) q = fma<X>(q, square, pair(i));
+  if constexpr (kCount % 2 == 1) q = fma<X>(q, r, broadcast<X>(Table::q[kCount - 1]));
+  return q;
+}
+
+// The pieces of exp, 2^n (1 + head + rest), rest small beside head.
+template <class Vec>
+struct ExpPieces {
+  Vec power, head, rest;
+};
+
+template <class X, class Vec>
+CROSSENT_INLINE ExpPieces<Vec> pieces_of(Reduced<Vec> reduced) {
+  const Vec r = reduced.head + reduced.low, square = r * r;
+  return {reduced.power, reduced.head, fma<X>(square, exp_q<X>(r, square), reduced.low)};
+}
+
+template <class X, bool kTail, class Vec, class Round>
+CROSSENT_INLINE ExpPieces<Vec> exp_pieces(Vec x, Vec tail, Round round) {
+  return pieces_of<X>(reduce<X, kTail>(x, tail, round));
+}
+
+// An exponential, 2^n (1 + minus_one) = power (1 + minus_one); and the same as one rounded number beside them.
+template <class Vec>
+struct Expanded {
+  Vec minus_one, power;
+};
 template <class Vec>
 struct ExpTerm {
   Vec value, minus_one, power;
 };
 
 // The power that exp_term finds for a logit; larger logits have no smaller ones.
-template <class X>
-CROSSENT_INLINE V<X> power_of(V<X> logit, const ExpConstants<X>& constants) {
-  const V<X> x = max<X>(constants.lowest, logit - constants.offset);
-  return exp_pieces<X, false>(x, V<X>{}, constants.round).power;
+template <class X, class Vec>
+CROSSENT_INLINE Vec power_of(Vec logit, const ExpConstants<X, Vec>& constants) {
+  const Vec x = max<X>(constants.lowest, logit - constants.offset);
+  return reduce<X, false>(x, Vec{}, constants.round).power;
 }
 
-// exp(logit + tail) relative to a reference, times 2^kBias; the value is within 0.88 ULP (float), measured, and power
-// and minus_one within 0.44. Logits so low that the result would not be a normal number give one below
-// 2^(5 - kExponentBias) instead; nan gives nan.
-template <class X, bool kShifted, bool kTail = false, class Vec>
-CROSSENT_INLINE ExpTerm<Vec> exp_term(Vec logit, const ExpConstants<X>& constants, Vec tail = Vec{}) {
+// The first step for a logit (+ tail) relative to a reference. Logits so low that the result would not be a normal
+// number are raised to one below 2^(5 - kExponentBias); nan gives nan.
+template <class X, bool kShifted, bool kTail = false, class Vec, class Lanes>
+CROSSENT_INLINE Reduced<Vec> reduce_logit(Vec logit, const ExpConstants<X, Lanes>& constants, Vec tail = Vec{}) {
   Vec x = logit;
   if constexpr (kShifted) x = x - constants.offset;
-  const ExpPieces<Vec> e = exp_pieces<X, kTail>(max<X>(constants.lowest, x), tail, constants.round);
-  const Vec minus_one = e.head + e.rest;
-  return {fma<X>(minus_one, e.power, e.power), minus_one, e.power};
+  return reduce<X, kTail>(max<X>(constants.lowest, x), tail, constants.round);
+}
+
+// The second step, and the third: exp(logit + tail) relative to the reference, times 2^kBias; the value is within 0.87
+// ULP (float), measured, and power and minus_one within 0.44.
+template <class X, class Vec>
+CROSSENT_INLINE Expanded<Vec> expand(Reduced<Vec> reduced) {
+  const ExpPieces<Vec> e = pieces_of<X>(reduced);
+  return {e.head + e.rest, e.power};
+}
+
+template <class X, class Vec>
+CROSSENT_INLINE ExpTerm<Vec> rounded(Expanded<Vec> expanded) {
+  return {fma<X>(expanded.minus_one, expanded.power, expanded.power), expanded.minus_one, expanded.power};
+}
+
+template <class X, bool kShifted, bool kTail = false, class Vec, class Lanes>
+CROSSENT_INLINE ExpTerm<Vec> exp_term(Vec logit, const ExpConstants<X, Lanes>& constants, Vec tail = Vec{}) {
+  return rounded<X>(expand<X>(reduce_logit<X, kShifted, kTail>(logit, constants, tail)));
+}
+
+// use(k, term) for the terms of reduced_at(k), k < count: the steps of three neighbours in one turn, which do not wait
+// for each other. The processor's schedulers hold little more than a hundred waiting instructions, and with one
+// exponential after the other these are mostly ones that cannot start.
+template <class X, class ReducedAt, class Use>
+CROSSENT_INLINE void for_terms(int count, ReducedAt reduced_at, Use use) {
+  if (count <= 0) return;
+  auto expanded = expand<X>(reduced_at(0));
+  if (count > 1) {
+    auto reduced = reduced_at(1);
+    for (int k = 2; k < count; ++k) {
+      const auto next = reduced_at(k);
+      use(k - 2, rounded<X>(expanded));
+      expanded = expand<X>(reduced);
+      reduced = next;
+    }
+    use(count - 2, rounded<X>(expanded));
+    expanded = expand<X>(reduced);
+  }
+  use(count - 1, rounded<X>(expanded));
 }
 
 template <class X, bool kShifted, bool kTail = false>

@@ -71,10 +71,10 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const auto near = anchor - reference > kFar;
     const V<double> all = near ? others + own : others;
     // Near its row's maximum the anchor's exponential is a normal number, and the loss a log1p.
-    const OnePlus odds = one_plus(others / own);
-    const V<double> log_odds = log_of(near ? odds.sum : all, near ? odds.tail : none);
+    const V<double> one = broadcast(1.0);
+    const V<double> log_odds = log_ratio<X>(near ? own : one, near ? others : all - one);
     const V<double> core = near ? log_odds : (reference - anchor) + log_odds;
-    const V<double> lse = kLse ? reference + log_of(all, none) : none;
+    const V<double> lse = kLse ? reference + log_ratio<X>(one, all - one) : none;
     const V<double> onehot = load(group.target_mass + i);
     const V<double> mass = kMass ? load(group.mass + i) : none;
     const V<double> linear = kMass ? load(group.linear + i) : none;
@@ -85,10 +85,13 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
     const auto valid = (all > 0.0) & (all < kInfinity<double>)&(anchor == anchor);  // false for nan
     const V<double> nan = broadcast(kNan<double>);
-    store(group.core + i, valid ? core : nan);
-    store(group.sum_all + i, valid ? all : nan);
-    store(group.loss + i, valid ? fma<double>(broadcast(problem.z_loss) * lse, lse, nll) : nan);
-    store(group.lse + i, valid ? lse : nan);
+    const V<double> loss = kLse ? fma<double>(broadcast(problem.z_loss) * lse, lse, nll) : nll;
+    store(group.loss + i, valid ? loss : nan);
+    if constexpr (kLse) {
+      store(group.core + i, valid ? core : nan);
+      store(group.sum_all + i, valid ? all : nan);
+      store(group.lse + i, valid ? lse : nan);
+    }
     if (!problem.grad) continue;
     const V<double> grad_loss = load(group.grad_loss + i);
     const V<double> z = broadcast(2 * problem.z_loss) * lse;

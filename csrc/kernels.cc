@@ -68,9 +68,9 @@ char* row_of(const Rows& rows, const Array& array, int64_t row) { return RowRun(
 void place(const Problem& problem, const RowRun& run, const Array& array, int64_t first, int count, char** to) {
   if (!array) return;
   if (run.even) {
-    char* const at = run.first(array);
+    char* at = run.first(array);
     const int64_t step = run.step(array);
-    for (int i = 0; i < count; ++i) to[i] = at + i * step;
+    for (int i = 0; i < count; ++i, at += step) to[i] = at;
   } else {
     for (int i = 0; i < count; ++i) to[i] = row_of(problem.rows, array, first + i);
   }
@@ -83,43 +83,52 @@ double target_logit(const Problem& problem, const char* row, int64_t target, dou
   return block.logits[0];
 }
 
+// A group before its first rows: what they have in common.
+RowGroup common_group(const Problem& problem) {
+  RowGroup group{};
+  group.indexed = problem.form == Targets::index;
+  for (int i = 0; i < kGroup; ++i) {
+    group.target[i] = -1;
+    group.target_mass[i] = problem.form == Targets::distribution ? 0 : 1 - problem.label_smoothing;
+    group.mass[i] = even_mass(problem) * problem.weight_sum;
+    group.anchor_mass[i] = group.target_mass[i] + even_mass(problem);
+    group.grad_loss[i] = problem.scale;
+  }
+  return group;
+}
+
+void read_targets(const Problem& problem, const RowRun& run, RowGroup& group) {
+  if (run.even) {
+    read_index_targets(problem, group.targets[0], run.step(problem.targets), group.rows, group.target);
+  } else {
+    for (int i = 0; i < group.rows; ++i) read_index_targets(problem, group.targets[i], 0, 1, group.target + i);
+  }
+  for (int i = 0; problem.weight && i < group.rows; ++i) {
+    const double weight = group.target[i] < 0 ? 1 : problem.weight[group.target[i]];
+    group.target_mass[i] = (1 - problem.label_smoothing) * weight;
+    group.anchor_mass[i] = group.target_mass[i] + even_mass(problem) * weight;
+  }
+}
+
 void start_group(const Problem& problem, int64_t first, int count, RowGroup& group) {
   const RowRun run(problem.rows, first, count);
   group.rows = count;
+  group.even = run.even;
   place(problem, run, problem.logits, first, count, group.logits);
   place(problem, run, problem.targets, first, count, group.targets);
   place(problem, run, problem.vector, first, count, group.vector);
   place(problem, run, problem.grad, first, count, group.grad);
+  if (problem.form == Targets::index) read_targets(problem, run, group);
+  if (!problem.grad_loss) return;
   char* grad_loss[kGroup];
   place(problem, run, problem.grad_loss, first, count, grad_loss);
-  const bool indexed = problem.form == Targets::index;
-  if (indexed && run.even) {
-    read_index_targets(problem, group.targets[0], run.step(problem.targets), count, group.target);
-  } else {
-    for (int i = 0; i < count; ++i) {
-      group.target[i] = -1;
-      if (indexed) read_index_targets(problem, group.targets[i], 0, 1, group.target + i);
-    }
-  }
-  const double onehot = problem.form == Targets::distribution ? 0 : 1 - problem.label_smoothing;
-  for (int i = 0; i < count; ++i) {
-    group.ignored[i] = indexed && group.target[i] < 0;
-    group.target_mass[i] = onehot;
-    group.grad_loss[i] = problem.scale;
-  }
-  for (int i = 0; indexed && problem.weight && i < count; ++i) {
-    if (group.target[i] >= 0) group.target_mass[i] = onehot * problem.weight[group.target[i]];
-  }
-  if (indexed && has_mass(problem)) {
-    const double even = even_mass(problem);
-    for (int i = 0; i < count; ++i) {
-      const int64_t target = group.target[i];
-      group.mass[i] = even * problem.weight_sum;
-      group.anchor_mass[i] =
-          group.target_mass[i] + (target >= 0 && problem.weight ? even * problem.weight[target] : even);
-    }
-  }
-  for (int i = 0; problem.grad_loss && i < count; ++i) group.grad_loss[i] *= element(problem.grad_loss, grad_loss[i]);
+  for (int i = 0; i < count; ++i) group.grad_loss[i] = problem.scale * element(problem.grad_loss, grad_loss[i]);
+}
+
+// Writes the target's element of a row's gradient.
+CROSSENT_INLINE void write_own(const Problem& problem, const RowGroup& group, int row) {
+  set_element(problem.grad, group.grad[row] + group.target[row] * problem.grad.class_stride,
+              group.grad_loss[row] * group.grad_anchor[row]);
 }
 
 // 2. The two kinds of row: each sums a segment, finishes a group and writes a segment of its gradient.
@@ -152,11 +161,7 @@ struct PlainRows {
     const Scale scale{group.factor[row], group.grad_loss[row] * even_mass(problem)};
     write_row_gradient<X>(problem, group.logits[row], group.grad[row], begin, end, keep, references, sums.reference,
                           scale);
-    const int64_t target = group.target[row];
-    if (target >= begin && target < end) {
-      set_element(problem.grad, group.grad[row] + target * problem.grad.class_stride,
-                  group.grad_loss[row] * group.grad_anchor[row]);
-    }
+    if (group.target[row] >= begin && group.target[row] < end) write_own(problem, group, row);
   }
 };
 
@@ -245,7 +250,7 @@ void record_scores(const Problem& problem, const RowGroup& group, int64_t first,
     const double behind =
         (group.anchor_logit[r] - group.target_logit[r]) + (group.anchor_tail[r] - group.target_tail[r]);
     nll[r] = group.target[r] == anchors[r] ? core : behind + core;
-    nll[r] = group.ignored[r] ? 0 : regular ? nll[r] : kNan<double>;
+    nll[r] = group.ignored(r) ? 0 : regular ? nll[r] : kNan<double>;
     lse[r] = regular ? group.anchor_logit[r] + (group.anchor_tail[r] + core) : largest.value;
     entropy[r] = regular ? core - group.spread[r] / group.sum_all[r] : kNan<double>;
     argmax[r] = static_cast<double>(largest.index);
@@ -260,9 +265,7 @@ void record_scores(const Problem& problem, const RowGroup& group, int64_t first,
 // Records what is one number a row, and adds the losses to `sum`.
 void record_group(const Problem& problem, RowGroup& group, int64_t first, const int64_t* anchors, LossSum& sum) {
   if (problem.output == Output::scores) return record_scores(problem, group, first, anchors);
-  for (int r = 0; r < group.rows; ++r) {
-    if (group.ignored[r]) group.loss[r] = 0;
-  }
+  for (int r = 0; r < group.rows; ++r) group.loss[r] = group.ignored(r) ? 0 : group.loss[r];
   if (problem.loss) {
     put(problem, RowRun(problem.rows, first, group.rows), problem.loss, first, group.rows, group.loss);
   }
@@ -273,24 +276,27 @@ void record_group(const Problem& problem, RowGroup& group, int64_t first, const 
 
 template <class X>
 double run_columns(const Problem& problem, int64_t begin, int64_t end) {
-  constexpr int W = kLanes<X>, kTiles = kGroup / W;
-  RowGroup group{};
+  constexpr int kTiles = kGroup / kTileRows<X>;
+  RowGroup group = common_group(problem);
   Tile<X> tiles[kTiles];
   LossSum loss;
   for (int64_t first = begin; first < end; first += kGroup) {
     start_group(problem, first, static_cast<int>(end - first < kGroup ? end - first : kGroup), group);
-    const int used = (group.rows + W - 1) / W;
-    for (int i = 0; i < used; ++i) {
-      tiles[i].first = i * W;
-      tiles[i].rows = group.rows - i * W < W ? group.rows - i * W : W;
-      load_tile(problem, group, tiles[i]);
-      sum_tile(problem, group, tiles[i]);
+    int used = 0;
+    for (int at = 0; at < group.rows; at += kTileRows<X>, ++used) {
+      tiles[used].first = at;
+      tiles[used].rows = group.rows - at < kTileRows<X> ? group.rows - at : kTileRows<X>;
+      const auto seen = load_tile(problem, group, tiles[used]);
+      sum_tile(problem, group, seen, tiles[used]);
     }
     finish_group<X>(problem, group, has_mass(problem));
     record_group(problem, group, first, nullptr, loss);
     for (int i = 0; problem.grad && i < used; ++i) {
       scale_tile(problem, group, tiles[i]);
       store_tile(problem, group, tiles[i]);
+    }
+    for (int r = 0; problem.grad && r < group.rows; ++r) {
+      if (group.target[r] >= 0) write_own(problem, group, r);
     }
   }
   return loss.value();
@@ -349,7 +355,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
   auto* const references = static_cast<BlockReference<X>*>(scratch);
   auto* const beside = reinterpret_cast<X*>(references + together * blocks);
   Panels panels(problem, static_cast<char*>(scratch) + panel_offset<X>(problem));
-  RowGroup group{};
+  RowGroup group = common_group(problem);
   LossSum loss;
   for (int64_t first = begin; first < end; first += together) {
     start_group(problem, first, static_cast<int>(end - first < together ? end - first : together), group);
@@ -359,7 +365,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
     X* keeps[kGroup];
     for (int r = 0; r < group.rows; ++r) {
       keeps[r] = keep_for<X>(here, group.grad[r], beside + r * here.classes);
-      if (group.ignored[r] && here.output != Output::scores) continue;
+      if (group.ignored(r) && here.output != Output::scores) continue;
       Sums<X> fresh;
       Path::start(here, group, r, fresh);
       for (int64_t s = 0; s < segments; ++s) {
@@ -380,7 +386,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
     Path::finish(here, group);
     record_group(here, group, first, anchors, loss);
     for (int r = 0; here.grad && r < group.rows; ++r) {
-      if (group.ignored[r]) {
+      if (group.ignored(r)) {
         write_zero_gradient(here, group.grad[r]);
       } else {
         Path::write(here, group, r, 0, here.classes, keeps[r], references + r * blocks, sums[r]);
@@ -416,6 +422,7 @@ template <class Path>
 void start_one_row(const Problem& problem, int64_t row, void* memory) {
   using X = typename Path::Number;
   auto& state = *new (memory) RowState<Path>{};
+  state.group = common_group(problem);
   start_group(problem, row, 1, state.group);
   Path::start(problem, state.group, 0, state.fresh);
   state.keep = keep_for<X>(problem, state.group.grad[0], nullptr);
@@ -423,7 +430,7 @@ void start_one_row(const Problem& problem, int64_t row, void* memory) {
 
 template <class Path>
 bool is_skipped(const Problem& problem, const RowState<Path>& state) {
-  return state.group.ignored[0] && problem.output != Output::scores;
+  return state.group.ignored(0) && problem.output != Output::scores;
 }
 
 template <class Path>
@@ -460,7 +467,7 @@ void write_one_segment(const Problem& problem, int64_t segment, void* memory) {
   auto& state = *static_cast<RowState<Path>*>(memory);
   const int64_t from = segment * kSegment;
   const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
-  if (state.group.ignored[0]) {
+  if (state.group.ignored(0)) {
     if (segment == 0) write_zero_gradient(problem, state.group.grad[0]);
     return;
   }

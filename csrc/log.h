@@ -1,4 +1,4 @@
-// The one logarithm, in double: of a sum that is at least about one half, or of one plus a number however small.
+// The one logarithm, in double: of a ratio near one or far from it, from the difference that would cancel.
 #pragma once
 
 #include "exp.h"
@@ -6,40 +6,46 @@
 namespace crossent {
 namespace {
 
-// log(1 + f) = f - s (f - R(s^2)), s = f / (2 + f), R minimax: 2^-59.5. Coefficients of R / s^2, highest first.
-constexpr double kLogR[] = {0.14796329990777484801, 0.15314029530422147745, 0.18183564380281438954,
-                            0.22222198589828450609, 0.28571428742008097817, 0.39999999999417719848,
-                            0.66666666666667336381};
+// log((1 + s) / (1 - s)) = 2 s (1 + z R(z)), z = s^2 <= 0.04, R minimax: the result is exact to 2^-35 for float
+// problems and to 2^-62. Coefficients of R, highest first.
+template <class X>
+struct LogTable;
 
-// log(sum + tail) for a normal sum >= 1/2 and a tail below its last place; about 1 ULP.
-CROSSENT_INLINE V<double> log_of(V<double> sum, V<double> tail) {
-  constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd, kOne = 1023;
-  const auto bits = bit_cast<V<int64_t>>(sum);
-  const auto k_bits = (bits - kSqrtHalf) >> 52;
-  const V<double> f = bit_cast<V<double>>(bits - (k_bits << 52)) - 1.0;
-  const V<double> round = broadcast<double>(ExpTable<double>::kRound);
-  const V<double> k = bit_cast<V<double>>(bit_cast<V<int64_t>>(round) + k_bits) - round;
-  const V<double> s = f / (2.0 + f);
-  const V<double> z = s * s;
-  V<double> r = broadcast<double>(kLogR[0]);
-#pragma GCC unroll 8
-  for (int i = 1; i < 7; ++i) r = fma<double>(r, z, broadcast<double>(kLogR[i]));
-  // tail / sum, of which the first digits are enough: 1 / (1 + f) is about 1 - f + f^2.
-  const V<double> scaled = tail * bit_cast<V<double>>((kOne - k_bits) << 52);
-  const V<double> rest = k * ExpTable<double>::kLn2Tail + fma<double>(scaled, f * (f - 1.0), scaled);
-  return fma<double>(k, broadcast<double>(ExpTable<double>::kLn2), f - (s * (f - z * r) - rest));
-}
-
-// 1 + w for w >= 0 as a sum and what rounding took from it.
-struct OnePlus {
-  V<double> sum, tail;
+template <>
+struct LogTable<float> {
+  static constexpr double r[] = {0.12061675211327478047, 0.14252723718982462045, 0.20000447217980767043,
+                                 0.33333331454814046513};
 };
 
-CROSSENT_INLINE OnePlus one_plus(V<double> w) {
-  const V<double> one = broadcast<double>(1.0);
-  const V<double> sum = one + w;
-  const V<double> lost = w < one ? w - (sum - one) : one - (sum - w);
-  return {sum, sum < kInfinity<double> ? lost : V<double>{}};
+template <>
+struct LogTable<double> {
+  static constexpr double r[] = {0.069335660242462342303, 0.065849947580241904787, 0.076956650513086474092,
+                                 0.090908295373686241595, 0.1111111220618747657,   0.14285714277389047779,
+                                 0.20000000000030579546,  0.3333333333333329496};
+};
+
+// log((own + others) / own) for a normal own > 0 and others > -own / 2: log1p(others / own) where others are small.
+// 1. k = round(log2(all / own)), nearly: from the difference of the bits, which are their logarithms piecewise linear;
+// 2. s = (all - 2^k own) / (all + 2^k own), where k = 0 is others / (all + own): nothing cancels;
+// 3. the result is k ln 2 + 2 s (1 + z R(z)).
+template <class X>
+CROSSENT_INLINE V<double> log_ratio(V<double> own, V<double> others) {
+  using Table = ExpTable<double>;
+  constexpr int kPlaces = Table::kMantissaBits;
+  constexpr int64_t kHalf = int64_t{1} << (kPlaces - 1), kOne = int64_t{Table::kExponentBias} << kPlaces;
+  const auto k = (bit_cast<V<int64_t>>(own + others) - bit_cast<V<int64_t>>(own) + kHalf) >> kPlaces;
+  const V<double> round = broadcast<double>(Table::kRound);
+  const V<double> powers = bit_cast<V<double>>(bit_cast<V<int64_t>>(round) + k) - round;
+  const V<double> power = bit_cast<V<double>>((k << kPlaces) + kOne);
+  const V<double> s = fma<double>(own, 1.0 - power, others) / fma<double>(own, 1.0 + power, others);
+  const V<double> z = s * s, twice = s + s;
+  V<double> r = broadcast<double>(LogTable<X>::r[0]);
+#pragma GCC unroll 8
+  for (unsigned i = 1; i < sizeof(LogTable<X>::r) / sizeof(double); ++i) {
+    r = fma<double>(r, z, broadcast<double>(LogTable<X>::r[i]));
+  }
+  const V<double> rest = fma<double>(twice * z, r, powers * Table::kLn2Tail);
+  return fma<double>(powers, broadcast<double>(Table::kLn2), twice + rest);
 }
 
 }  // namespace

@@ -73,8 +73,8 @@ class Panels {
   // The problem to compute for this group, whose rows may be moved.
   const Problem& begin(RowGroup& group) {
     const Type type = problem_.logits.type;
-    uses_ = possible_ && side_by_side(group.logits, group.rows, type) &&
-            (!problem_.grad || side_by_side(group.grad, group.rows, type));
+    uses_ = possible_ && side_by_side(group, group.logits, group.rows, type) &&
+            (!problem_.grad || side_by_side(group, group.grad, group.rows, type));
     if (!uses_) return problem_;
     first_grad_ = group.grad[0];
     move_panel<false>(problem_, group.logits[0], problem_.logits.class_stride, group.rows, panel_);

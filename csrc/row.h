@@ -68,12 +68,13 @@ inline double even_mass(const Problem& problem) {
 constexpr int kGroup = 32;
 struct RowGroup {
   int rows = 0;
+  bool even = true;      // the rows are one step apart in every array
+  bool indexed = false;  // targets are indices: a row without one is ignored
   char* logits[kGroup];
   char* targets[kGroup];
   char* vector[kGroup];
   char* grad[kGroup];
-  int64_t target[kGroup];  // -1: the row is ignored or has no index target
-  bool ignored[kGroup];
+  int64_t target[kGroup];                            // -1: the row is ignored or has no index target
   double target_logit[kGroup], target_tail[kGroup];  // scores only
   alignas(64) double grad_loss[kGroup];
   double target_mass[kGroup];  // one-hot part: (1 - label_smoothing) weight[target]
@@ -87,6 +88,8 @@ struct RowGroup {
   double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
   double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)
   double grad_anchor[kGroup];  // dl/du of the anchor, without grad_loss
+
+  bool ignored(int row) const { return indexed && target[row] < 0; }
 
   template <class X>
   void take(int row, const Sums<X>& sums) {

@@ -45,14 +45,24 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
                      X* keep) {
   constexpr int W = kLanes<X>;
   const ExpConstants<X> constants(reference);
-  Sum<X> sum(power_of<X>(broadcast(largest), constants));
-  const auto add_batch = [&](int i) __attribute__((always_inline)) {
-    Batch<X> logit, tail{};
-    load_into<X>(logit, logits + i);
-    if constexpr (kTail) load_into<X>(tail, tails + i);
-    const auto term = exp_term<X, kShifted, kTail>(logit, constants, tail);
-    if constexpr (kKeep) store<X>(keep + i, term.value);
-    sum.add(term);
+  const V<X> power = power_of<X>(broadcast(largest), constants);
+  Sum<X, Pair<V<X>>> pairs({power, power});
+  Sum<X, V<X>> sum(power);
+  const auto add_pairs = [&](int from, int count_of_pairs) __attribute__((always_inline)) {
+    for_terms<X>(
+        count_of_pairs,
+        [&](int k) __attribute__((always_inline)) {
+          const int i = from + k * 2 * W;
+          // The next block comes from memory while this one is computed.
+          __builtin_prefetch(logits + i + 2 * kBlock<X>);
+          __builtin_prefetch(logits + i + W + 2 * kBlock<X>);
+          const Pair<V<X>> tail = kTail ? load_pair(tails + i) : Pair<V<X>>{};
+          return reduce_logit<X, kShifted, kTail>(load_pair(logits + i), constants, tail);
+        },
+        [&](int k, ExpTerm<Pair<V<X>>> term) __attribute__((always_inline)) {
+          if constexpr (kKeep) store<X>(keep + from + k * 2 * W, term.value);
+          pairs.add(term);
+        });
   };
   const auto add_vector = [&](int i) __attribute__((always_inline)) {
     const V<X> tail = kTail ? load(tails + i) : V<X>{};
@@ -75,19 +85,17 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
   const int pause = skip >= 0 && skip < whole ? skip / W * W : whole;
   int i = 0;
   for (int end = pause;; end = whole) {
-    for (; i + kBatchLanes<X> <= end; i += kBatchLanes<X>) {
-      // The next block comes from memory while this one is computed.
-#pragma GCC unroll 4
-      for (int j = 0; j < kBatchLanes<X>; j += W) __builtin_prefetch(logits + i + j + 2 * kBlock<X>);
-      add_batch(i);
-    }
+    const int count_of_pairs = (end - i) / (2 * W);
+    add_pairs(i, count_of_pairs);
+    i += count_of_pairs * 2 * W;
     for (; i < end; i += W) add_vector(i);
     if (end == whole) break;
     add_edge(i, W);
     i += W;
   }
   if (whole < count) add_edge(whole, count - whole);
-  const Total total = total_of(sum);
+  const Pair<V<X>> held = pairs.held(), lost = pairs.lost();
+  const Total total = total_of<X>((held.low + held.high) + sum.held(), (lost.low + lost.high) + sum.lost());
   const bool empty = largest == -kInfinity<X> && total.sum == total.sum;  // a nan need not show in the maximum
   return empty ? Total{} : total;
 }

@@ -27,26 +27,26 @@ struct Lanewise {
   }
 };
 
-template <class X>
+// Sums lane by lane: of a vector, or of a pair of them.
+template <class X, class Vec>
 struct Sum {
-  static constexpr int kParts = sizeof(double) / sizeof(X);
   static constexpr double kHeadroom = sizeof(X) == 4 ? 0x1.8p10 : 0x1.8p11;  // room for the terms of a block
-  V<X> start;
-  Lanewise<X, Batch<X>> batches;
-  Lanewise<X, V<X>> vectors;
+  Vec start;
+  Lanewise<X, Vec> lanes;
 
   // largest: no term added will have a larger power.
-  explicit CROSSENT_INLINE Sum(V<X> largest)
-      : start(largest * broadcast(static_cast<X>(kHeadroom))), batches{Batch<X>{} + start}, vectors{start} {}
+  explicit CROSSENT_INLINE Sum(Vec largest) : start(largest * broadcast(static_cast<X>(kHeadroom))), lanes{start} {}
 
-  CROSSENT_INLINE void add(ExpTerm<Batch<X>> term) { batches.add(term); }
-  CROSSENT_INLINE void add(ExpTerm<V<X>> term) { vectors.add(term); }
-
-  CROSSENT_INLINE V<X> held() const { return fold<X>(batches.held - start) + (vectors.held - start); }
-  CROSSENT_INLINE V<X> lost() const { return fold<X>(batches.lost) + vectors.lost; }
-  // Part i of the lanes, held and lost; of floats there are two.
-  CROSSENT_INLINE V<double> part(int i) const { return to_wide(held(), i) + to_wide(lost(), i); }
+  CROSSENT_INLINE void add(ExpTerm<Vec> term) { lanes.add(term); }
+  CROSSENT_INLINE Vec held() const { return lanes.held - start; }
+  CROSSENT_INLINE Vec lost() const { return lanes.lost; }
 };
+
+// Held and lost together, as part i of the lanes in double; of floats there are two.
+template <class X>
+CROSSENT_INLINE V<double> joined(V<X> held, V<X> lost, int i) {
+  return to_wide(held, i) + to_wide(lost, i);
+}
 
 // One number and what rounding took from it.
 struct Total {
@@ -79,45 +79,44 @@ struct Lanes {
   }
 };
 
+// The sum of all lanes.
 template <class X>
-CROSSENT_INLINE Total total_of(const Sum<X>& lanes) {
-  if constexpr (sizeof(X) == 4) return {sum_of_lanes<double>(lanes.part(0) + lanes.part(1)), 0};
-  return {wide_sum(lanes.held()), wide_sum(lanes.lost())};
+CROSSENT_INLINE Total total_of(V<X> held, V<X> lost) {
+  if constexpr (sizeof(X) == 4) return {sum_of_lanes<double>(joined<X>(held, lost, 0) + joined<X>(held, lost, 1)), 0};
+  return {wide_sum(held), wide_sum(lost)};
 }
 
-// The losses of rows in order, eight by eight whatever the groups they come in.
+// The losses of rows in order: eight sums in turn, whatever the groups they come in and the vectors they are added by.
 class LossSum {
  public:
   void add(const double* losses, int count) {
-    for (int i = 0; i < count;) {
-      if (filled_ == 0 && count - i >= kRun) {
-        add_run(losses + i);
-        i += kRun;
-      } else {
-        pending_[filled_++] = losses[i++];
-        if (filled_ == kRun) add_run(pending_);
-      }
+    int i = 0;
+    for (; filled_ == 0 && i + kSums <= count; i += kSums) add_run(losses + i);
+    for (; i < count; ++i) {
+      pending_[filled_++] = losses[i];
+      if (filled_ < kSums) continue;
+      add_run(pending_);
+      filled_ = 0;
     }
   }
   double value() {
     while (filled_ != 0) add(&kZero, 1);
-    return total_.value();
+    Total total;
+    for (const Lanes& lanes : sums_) total.add(lanes.total(), 1);
+    return total.value();
   }
 
  private:
-  static constexpr int kRun = 8;
+  static constexpr int kSums = 8;
   static constexpr double kZero = 0;
 
   void add_run(const double* losses) {
-    V<double> sum{};
-    for (int i = 0; i < kRun; i += kLanes<double>) sum += load(losses + i);
-    total_.add(wide_sum(sum));
-    filled_ = 0;
+    for (int i = 0; i < kSums; i += kLanes<double>) sums_[i / kLanes<double>].add(load(losses + i));
   }
 
-  alignas(64) double pending_[kRun];
+  Lanes sums_[kSums / kLanes<double>];
+  double pending_[kSums];
   int filled_ = 0;
-  Total total_;
 };
 
 }  // namespace
