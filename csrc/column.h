@@ -53,25 +53,24 @@ inline bool end_to_end(const Problem& problem, const Array& array, char* const* 
   return count > 1 && array.class_stride > 0 && rows[1] - rows[0] == problem.classes * array.class_stride;
 }
 
-// Asks for the memory that later tiles will use: of rows end to end the next tile's, of rows side by side, a line of
-// each class, that of the one after next. Inlined, or the compiler takes a function of prefetches alone to have no
-// effect.
+// Ask for the memory of the next tile: of rows end to end, and of rows side by side, whose classes may lie so far apart
+// that all their lines compete for a few places in each cache. Half of them go past L2. Inlined, or the compiler takes
+// a function of prefetches alone to have no effect.
 template <int kWrites>
-CROSSENT_INLINE void prefetch_ahead(const Problem& problem, const Array& array, char* const* rows, int count) {
-  if (count < 2) return;
-  const int64_t step = rows[1] - rows[0];
-  if (end_to_end(problem, array, rows, count)) {
-    const char* const ahead = rows[0] + count * step;
-    for (int64_t i = 0; i < count * step; i += 64) __builtin_prefetch(ahead + i, kWrites);
-  } else if (step == size_of(array.type)) {
-    const char* ahead = rows[0] + count * step;
-    for (int64_t k = 0; k < problem.classes; ++k, ahead += array.class_stride) {
-      for (int64_t i = 0; i < count * step; i += 64) {
-        if (k % 2 == 0) {
-          __builtin_prefetch(ahead + i, kWrites, 0);
-        } else {
-          __builtin_prefetch(ahead + i, kWrites, 2);
-        }
+CROSSENT_INLINE void prefetch_next(const Problem& problem, const Array& array, char* const* rows, int count) {
+  if (!end_to_end(problem, array, rows, count)) return;
+  const int64_t bytes = count * (rows[1] - rows[0]);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows[0] + bytes + i, kWrites);
+}
+CROSSENT_INLINE void prefetch_next_across(const Problem& problem, const Array& array, char* const* rows, int count) {
+  const int64_t bytes = count * size_of(array.type);
+  const char* ahead = rows[0] + bytes + 63;  // of a line that begins before the tile, the end is missing
+  for (int64_t k = 0; k < problem.classes; ++k, ahead += array.class_stride) {
+    for (int64_t i = 0; i < bytes; i += 64) {
+      if (k % 2 == 0) {
+        __builtin_prefetch(ahead + i, 0, 0);
+      } else {
+        __builtin_prefetch(ahead + i, 0, 2);
       }
     }
   }
@@ -164,14 +163,29 @@ Pair<Seen<X>> load_tile(const Problem& problem, const RowGroup& group, Tile<X>& 
   for (int i = 0; i < kTileRows<X>; ++i) targets[i] = static_cast<Bits<X>>(group.target[tile.first + i]);
   for (int i = tile.rows; i < kTileRows<X>; ++i) targets[i] = -1;
   tile.target = {load(targets), load(targets + W)};
-  if (!spreads_prefetch<X>(problem, problem.logits, rows, tile.rows)) {
-    prefetch_ahead<0>(problem, problem.logits, rows, tile.rows);
+  if (side_by_side(group, rows, tile.rows, problem.logits.type)) {
+    prefetch_next_across(problem, problem.logits, rows, tile.rows);
+    return load_across(problem, group, tile);
   }
-  if (side_by_side(group, rows, tile.rows, problem.logits.type)) return load_across(problem, group, tile);
+  if (!spreads_prefetch<X>(problem, problem.logits, rows, tile.rows)) {
+    prefetch_next<0>(problem, problem.logits, rows, tile.rows);
+  }
   Pair<Seen<X>> seen;
   seen.low = load_rows(problem, group, tile.target.low, 0, tile);
   seen.high = load_rows(problem, group, tile.target.high, W, tile);
   return seen;
+}
+
+// Asks for the lines of a tile's gradient, where its rows lie side by side, all at once: stores wait for theirs one
+// after the other.
+template <class X>
+CROSSENT_INLINE void prefetch_gradient(const Problem& problem, const RowGroup& group, const Tile<X>& tile) {
+  char* const* const rows = group.grad + tile.first;
+  if (!side_by_side(group, rows, tile.rows, problem.grad.type)) return;
+  const char* at = rows[0];
+  for (int64_t k = 0; k < problem.classes; ++k, at += problem.grad.class_stride) {
+    for (int i = 0; i < tile.rows * size_of(problem.grad.type); i += 64) __builtin_prefetch(at + i, 1);
+  }
 }
 
 template <class X>
@@ -180,8 +194,6 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   const Array& array = problem.grad;
   const int classes = static_cast<int>(problem.classes), count = tile.rows;
   char* const* const rows = group.grad + tile.first;
-  if (rows[0] != group.logits[tile.first] && !side_by_side(group, rows, count, array.type))
-    prefetch_ahead<1>(problem, array, rows, count);
   if (side_by_side(group, rows, count, array.type)) {
     const bool whole = count == kTileRows<X> && is_plain<X>(array, rows[0], sizeof(X)) &&
                        array.class_stride % static_cast<int64_t>(sizeof(X)) == 0;
@@ -196,6 +208,7 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
     }
     return;
   }
+  if (rows[0] != group.logits[tile.first]) prefetch_next<1>(problem, array, rows, count);
   alignas(64) X buffers[W][kShortRow];
   const bool direct = is_plain<X>(array, rows[0], array.class_stride);
   for (int at = 0; at < count; at += W) {

@@ -274,14 +274,25 @@ void record_group(const Problem& problem, RowGroup& group, int64_t first, const 
 
 // 4. Rows from start to end, a group at a time.
 
+// The rows of the group that starts with `row`: where the gradient's lie side by side, only up to a line of cache, so
+// that no later group writes to a part of one.
+int rows_of_group(const Problem& problem, int64_t row) {
+  if (!problem.grad) return kGroup;
+  const RowRun run(problem.rows, row, 1);
+  const int size = size_of(problem.grad.type);
+  const int past = static_cast<int>(reinterpret_cast<uintptr_t>(run.first(problem.grad)) % 64);
+  return run.step(problem.grad) == size && past != 0 && past % size == 0 ? (64 - past) / size : kGroup;
+}
+
 template <class X>
 double run_columns(const Problem& problem, int64_t begin, int64_t end) {
   constexpr int kTiles = kGroup / kTileRows<X>;
   RowGroup group = common_group(problem);
   Tile<X> tiles[kTiles];
   LossSum loss;
-  for (int64_t first = begin; first < end; first += kGroup) {
-    start_group(problem, first, static_cast<int>(end - first < kGroup ? end - first : kGroup), group);
+  for (int64_t first = begin; first < end; first += group.rows) {
+    const int64_t rows = rows_of_group(problem, first);
+    start_group(problem, first, static_cast<int>(end - first < rows ? end - first : rows), group);
     int used = 0;
     for (int at = 0; at < group.rows; at += kTileRows<X>, ++used) {
       tiles[used].first = at;
@@ -291,6 +302,7 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
     }
     finish_group<X>(problem, group, has_mass(problem));
     record_group(problem, group, first, nullptr, loss);
+    for (int i = 0; problem.grad && i < used; ++i) prefetch_gradient(problem, group, tiles[i]);
     for (int i = 0; problem.grad && i < used; ++i) {
       scale_tile(problem, group, tiles[i]);
       store_tile(problem, group, tiles[i]);
