@@ -76,7 +76,7 @@ nb::tuple compute(int output, int form, int axis, int bfloat16, nb::handle logit
   crossent::Answer answer;
   {
     const nb::gil_scoped_release release;
-    answer = crossent::answer(problem, mean, normalizer, scale, crossent::parallel_for);
+    answer = crossent::answer(problem, mean, normalizer, scale, {crossent::parallel_for, crossent::kWorthwhile});
   }
   return nb::make_tuple(answer.sum, answer.divisor, answer.bad_row);
 }

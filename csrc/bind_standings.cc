@@ -75,7 +75,7 @@ struct JudgedBlock {
     problem.loss.data = reinterpret_cast<char*>(const_cast<X*>(standing.loss) + begin);
     problem.grad = logits;
     problem.grad.data = reinterpret_cast<char*>(residual.get());
-    answer(problem, false, 0, 1, serially);
+    answer(problem, false, 0, 1, {serially, 0});
     run({standing.logits + begin * classes, residual.get(), standing.loss + begin, standing.label + begin,
          standing.rank + begin, standing.answer + begin, standing.near + begin, standing.squares + begin,
          standing.surely_right},

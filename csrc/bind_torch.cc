@@ -65,7 +65,11 @@ bool use_torch_threads(const char* path) {
   return true;
 }
 
-ParallelFor loop_in_use() { return torch_parallel_for.load() ? &on_torch_threads : &parallel_for; }
+ParallelFor loop_in_use() {
+  constexpr double kTorchWorthwhile = 1e4;  // its threads stay awake for a while
+  if (torch_parallel_for.load()) return {&on_torch_threads, kTorchWorthwhile};
+  return {&parallel_for, kWorthwhile};
+}
 
 // 2. Tensors.
 

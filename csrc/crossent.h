@@ -80,8 +80,12 @@ struct TargetSummary {
   double weight = 0;  // sum over kept rows of weight[target]
 };
 
-// Runs body(context, begin, end) over disjoint pieces of [0, count), on any threads, and returns when all are done.
-using ParallelFor = void (*)(int64_t count, void (*body)(void*, int64_t, int64_t), void* context);
+// How work is spread over threads.
+struct ParallelFor {
+  // Runs body(context, begin, end) over disjoint pieces of [0, count), on any threads, and returns when all are done.
+  void (*run)(int64_t count, void (*body)(void*, int64_t, int64_t), void* context);
+  double worthwhile;  // nanoseconds of work from which on it is quicker than the calling thread alone
+};
 
 TargetSummary summarize_targets(const Problem& problem, ParallelFor parallel_for);
 

@@ -57,14 +57,12 @@ const Kernels& kernels() {
   return *chosen.load();
 }
 
-// Runs a lambda of (begin, end) through a ParallelFor; a single piece stays on the calling thread.
+// Runs a lambda of (begin, end) through a ParallelFor, or on the calling thread where others are not worth waking.
+// nanoseconds: about how long a piece takes.
 template <class Body>
-void for_pieces(ParallelFor parallel_for, int64_t count, Body body) {
-  if (count <= 1) {
-    if (count == 1) body(0, 1);
-    return;
-  }
-  parallel_for(
+void for_pieces(ParallelFor parallel_for, int64_t count, double nanoseconds, Body body) {
+  if (count <= 1 || static_cast<double>(count) * nanoseconds < parallel_for.worthwhile) return body(0, count);
+  parallel_for.run(
       count, [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
 }
 
@@ -119,7 +117,7 @@ double run_pieces(const Kernels& isa, const Problem& problem, ParallelFor parall
   const int64_t pieces = (problem.rows.count + step - 1) / step;
   Scratch scratch(isa.scratch_bytes(problem));
   std::vector<double> sums(static_cast<size_t>(pieces));
-  for_pieces(parallel_for, pieces, [&](int64_t begin, int64_t end) {
+  for_pieces(parallel_for, pieces, isa.nanoseconds(problem, step), [&](int64_t begin, int64_t end) {
     std::unique_ptr<char[]> memory = scratch.take();
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t first = piece * step;
@@ -140,7 +138,8 @@ double run_segments(const Kernels& isa, const Problem& problem, ParallelFor para
   char* const states = static_cast<char*>(scratch.aligned(memory.get()));
   const auto state = [&](int64_t row) { return states + static_cast<size_t>(row) * bytes; };
   for (int64_t row = 0; row < rows; ++row) isa.start_row(problem, row, state(row));
-  for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
+  const double nanoseconds = isa.nanoseconds(problem, 1) / static_cast<double>(segments);
+  for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) isa.sum_segment(problem, i % segments, state(i / segments));
   });
   std::vector<double> sums(static_cast<size_t>(rows));
@@ -148,7 +147,7 @@ double run_segments(const Kernels& isa, const Problem& problem, ParallelFor para
     sums[static_cast<size_t>(row)] = isa.finish_row(problem, row, state(row));
   }
   if (problem.grad) {
-    for_pieces(parallel_for, rows * segments, [&](int64_t begin, int64_t end) {
+    for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) isa.write_segment(problem, i % segments, state(i / segments));
     });
   }
@@ -169,10 +168,11 @@ void write_total(const Array& total, double value) {
 
 TargetSummary summarize_targets(const Problem& problem, ParallelFor parallel_for) {
   constexpr int64_t kStep = 8192;
+  constexpr double kNanoseconds = 1200;  // for as many targets
   const Kernels& isa = kernels();
   const int64_t pieces = (problem.rows.count + kStep - 1) / kStep;
   std::vector<TargetSummary> parts(static_cast<size_t>(pieces));
-  for_pieces(parallel_for, pieces, [&](int64_t begin, int64_t end) {
+  for_pieces(parallel_for, pieces, kNanoseconds, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t last = (i + 1) * kStep < problem.rows.count ? (i + 1) * kStep : problem.rows.count;
       isa.summarize(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);

@@ -512,6 +512,12 @@ size_t scratch_bytes(const Problem& problem) {
   });
 }
 
+double nanoseconds(const Problem& problem, int64_t rows) {
+  constexpr double kRow = 5, kElement = 0.2;
+  const double harder = is_general(problem) ? 8 : computes_in_double(problem) ? 2 : 1;
+  return static_cast<double>(rows) * (kRow + kElement * harder * static_cast<double>(problem.classes));
+}
+
 void start_row(const Problem& problem, int64_t row, void* state) {
   with_path(problem, [&](auto path) { start_one_row<decltype(path)>(problem, row, state); });
 }
@@ -566,8 +572,8 @@ void summarize(const Problem& problem, int64_t begin, int64_t end, TargetSummary
 
 extern const Kernels CROSSENT_ISA;
 const Kernels CROSSENT_ISA = {
-    CROSSENT_ISA_NAME, run_rows,      scratch_bytes,   start_row, sum_segment,
-    finish_row,        write_segment, row_state_bytes, summarize,
+    CROSSENT_ISA_NAME, run_rows,   scratch_bytes, nanoseconds,     start_row,
+    sum_segment,       finish_row, write_segment, row_state_bytes, summarize,
 };
 
 }  // namespace crossent

@@ -12,6 +12,8 @@ struct Kernels {
   // Rows [begin, end) from start to end; returns the sum of their losses. scratch: scratch_bytes of memory.
   double (*run_rows)(const Problem&, int64_t begin, int64_t end, void* scratch);
   size_t (*scratch_bytes)(const Problem&);
+  // About how long one thread takes for as many rows.
+  double (*nanoseconds)(const Problem&, int64_t rows);
   // One long row in segments that several threads may take. state: row_state_bytes of memory for the row.
   void (*start_row)(const Problem&, int64_t row, void* state);
   void (*sum_segment)(const Problem&, int64_t segment, void* state);

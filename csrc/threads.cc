@@ -7,10 +7,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <thread>
-#include <vector>
 
 namespace crossent {
 namespace {
@@ -42,6 +42,34 @@ struct Work {
   }
 };
 
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// A thread of the pool, and the processor that it was last seen on.
+struct Helper {
+  std::thread::native_handle_type handle{};
+  int cpu = -1;
+
+  // A sleeping thread wakes where it slept. If its caller is at work there by now it waits until that is done, and next
+  // time too: it may wake anywhere else.
+  void leave(int callers_cpu) {
+#if defined(__linux__)
+    if (cpu != callers_cpu || cpu < 0) return;
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) return;
+    CPU_CLR(callers_cpu, &set);
+    if (CPU_COUNT(&set) > 0) pthread_setaffinity_np(handle, sizeof(set), &set);
+#else
+    (void)callers_cpu;
+#endif
+  }
+};
+
 class Pool {
  public:
   // False if another caller is using the pool.
@@ -52,7 +80,8 @@ class Pool {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_threads(helpers);
       work_ = &work;
-      wanted_ = helpers < static_cast<int>(threads_.size()) ? helpers : static_cast<int>(threads_.size());
+      wanted_ = helpers < static_cast<int>(helpers_.size()) ? helpers : static_cast<int>(helpers_.size());
+      for (Helper& helper : helpers_) helper.leave(current_cpu());
     }
     wake_.notify_all();
     work.take_pieces();
@@ -65,20 +94,26 @@ class Pool {
 
  private:
   void start_threads(int helpers) {
-    while (static_cast<int>(threads_.size()) < helpers) {
+    while (static_cast<int>(helpers_.size()) < helpers) {
+      Helper& helper = helpers_.emplace_back();
       try {
-        threads_.emplace_back([this] { serve(); });
+        std::thread thread([this, &helper] { serve(helper); });
+        helper.handle = thread.native_handle();
+        thread.detach();
       } catch (...) {
-        return;  // no thread to be had: fewer do the work
+        helpers_.pop_back();  // no thread to be had: fewer do the work
+        return;
       }
-      threads_.back().detach();
     }
   }
 
-  void serve() {
+  void serve(Helper& helper) {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return wanted_ > 0; });
+      while (wanted_ == 0) {
+        helper.cpu = current_cpu();
+        wake_.wait(lock);
+      }
       --wanted_;
       ++active_;
       Work* const work = work_;
@@ -91,7 +126,7 @@ class Pool {
 
   std::mutex callers_, mutex_;
   std::condition_variable wake_, idle_;
-  std::vector<std::thread> threads_;
+  std::deque<Helper> helpers_;  // where they are: threads refer to them
   Work* work_ = nullptr;
   int wanted_ = 0, active_ = 0;
 };

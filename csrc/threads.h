@@ -9,6 +9,9 @@ namespace crossent {
 // done. Safe from many threads at once (one uses the pool, the others run alone) and after fork.
 void parallel_for(int64_t count, void (*body)(void*, int64_t begin, int64_t end), void* context);
 
+// Nanoseconds of work below which the pool wakes too late to be of use.
+constexpr double kWorthwhile = 1e5;
+
 // How many threads a call may use, the caller's included. At first CROSSENT_NUM_THREADS, else the CPUs this process may
 // run on.
 int get_num_threads();

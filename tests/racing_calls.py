@@ -16,7 +16,7 @@ from cases import SEGMENTED, labels_of, logits_of
 import crossent
 
 CALLERS = 8
-SHAPES = [(4000, 10), (300, 1100), (64, 5000), (3, SEGMENTED)]
+SHAPES = [(20_000, 10), (600, 1100), (128, 5000), (10, SEGMENTED)]
 
 
 def call(number: int) -> None:

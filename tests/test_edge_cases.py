@@ -155,9 +155,9 @@ def test_a_label_out_of_range_is_an_error_that_names_it(dtype, label):
 
 
 def test_the_first_bad_row_is_named_however_many_rows_and_threads(set_num_threads):
-    labels = np.zeros(100_000, np.int64)
-    labels[[99_999, 54_321, 70_000]] = 3
-    logits = np.zeros((100_000, 3), np.float32)
+    labels = np.zeros(1_000_000, np.int64)
+    labels[[999_999, 54_321, 700_000]] = 3
+    logits = np.zeros((1_000_000, 3), np.float32)
     for threads in (1, 2, 3):
         set_num_threads(threads)
         with pytest.raises(IndexError, match=r"targets\[54321\] is 3 \(row 54321\)"):

@@ -398,7 +398,7 @@ def test_however_a_batch_is_split_each_row_has_the_same_bits(isa, N, C, result, 
 @dtypes
 @results
 @pytest.mark.parametrize(
-    ("N", "C"), [(5000, 5), (2500, 33), (600, 129), (100, 1100), (2, SEGMENTED)]
+    ("N", "C"), [(20_000, 5), (10_000, 33), (4000, 129), (500, 1100), (8, SEGMENTED)]
 )
 def test_any_number_of_threads_gives_the_same_bits(set_num_threads, N, C, result, dtype):
     logits, labels = batch(N, C, dtype)

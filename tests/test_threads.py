@@ -19,6 +19,9 @@ from cases import SEGMENTED, bits, labels_of, logits_of, soft_targets_of
 import crossent
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells of threads and CPUs"
+)
 
 
 def run_program(*parts, **environment):
@@ -35,11 +38,11 @@ def run_program(*parts, **environment):
 # Many callers
 
 
-PROBLEMS = {
-    "short rows": (4000, 10, {}),
-    "rows": (200, 1100, {}),
-    "general rows": (60, 1100, {"label_smoothing": 0.1, "softcap": 9.0}),
-    "segments": (3, SEGMENTED, {}),
+PROBLEMS = {  # each large enough for more than one thread
+    "short rows": (20_000, 10, {}),
+    "rows": (800, 1100, {}),
+    "general rows": (100, 1100, {"label_smoothing": 0.1, "softcap": 9.0}),
+    "segments": (10, SEGMENTED, {}),
 }
 
 
@@ -156,6 +159,60 @@ def test_the_default_count_is_the_number_of_cpus_that_the_process_may_use():
     assert run_program(program, **environment) == ["1"]
 
 
+# Who wakes whom
+
+
+@needs_linux
+def test_a_small_problem_wakes_no_thread_and_a_large_one_does():
+    program = """
+        import os
+        import numpy as np
+        import crossent
+
+        crossent.set_num_threads(2)
+
+        def threads_after(rows):
+            before = len(os.listdir("/proc/self/task"))
+            crossent.softmax(np.zeros((rows, 10)))
+            return len(os.listdir("/proc/self/task")) - before
+
+        print(threads_after(5000), threads_after(100_000), threads_after(100_000))
+    """
+    assert run_program(program) == ["0", "1", "0"]
+
+
+@needs_linux
+def test_a_thread_that_sleeps_where_its_caller_works_wakes_elsewhere():
+    program = """
+        import os, time
+        import numpy as np
+        import crossent
+
+        crossent.set_num_threads(2)
+        logits = np.zeros((100_000, 10), np.float32)
+
+        def tasks():
+            return set(map(int, os.listdir("/proc/self/task")))
+
+        before = tasks()
+        crossent.softmax(logits)
+        (helper,) = tasks() - before
+        cpus = os.sched_getaffinity(0)
+        left = 0
+        for cpu in sorted(cpus) * 20:
+            os.sched_setaffinity(helper, {cpu})
+            crossent.softmax(logits)  # the helper falls asleep there
+            os.sched_setaffinity(0, {cpu})
+            os.sched_setaffinity(0, cpus)  # the caller is there now, as a rule
+            crossent.softmax(logits)
+            left += cpu not in os.sched_getaffinity(helper)
+        print(left > 0)
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is but one CPU")
+    assert run_program(program) == ["True"]
+
+
 # Fork
 
 
@@ -165,8 +222,8 @@ FORKED = """
     import crossent
 
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads
-    logits = np.random.default_rng(0).standard_normal((3000, 100)).astype(np.float32)
-    labels = np.arange(3000) % 100
+    logits = np.random.default_rng(0).standard_normal((6000, 100)).astype(np.float32)
+    labels = np.arange(6000) % 100
 
     def solve():
         loss, grad = crossent.cross_entropy_and_grad(logits, labels)
@@ -235,7 +292,7 @@ def test_a_grandchild_computes_the_same():
 
 def test_a_process_that_used_threads_ends_at_once():
     program = "import numpy as np, crossent; crossent.set_num_threads(4)\n"
-    program += "crossent.softmax(np.zeros((5000, 100)))"
+    program += "crossent.softmax(np.zeros((50_000, 100)))"
     start = time.perf_counter()
     run_program(program)
     assert time.perf_counter() - start < 20
