@@ -56,7 +56,7 @@ void exact_terms_of_group(RowGroup& group) {
   }
 }
 
-// kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: the loss needs lse.
+// kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: lse is needed.
 template <class X, bool kMass, bool kLse>
 void finish_rows(const Problem& problem, RowGroup& group) {
   // An anchor further than this below its row's maximum has an exponential too small to divide by.
@@ -110,7 +110,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
 template <class X>
 void finish_group(const Problem& problem, RowGroup& group, bool has_mass) {
   if (has_mass) return finish_rows<X, true, true>(problem, group);
-  if (problem.z_loss != 0) return finish_rows<X, false, true>(problem, group);
+  if (problem.z_loss != 0 || problem.lse) return finish_rows<X, false, true>(problem, group);
   finish_rows<X, false, false>(problem, group);
 }
 

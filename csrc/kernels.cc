@@ -17,10 +17,18 @@ namespace {
 
 bool computes_in_double(const Problem& problem) { return problem.logits.type == Type::float64; }
 
+// Scores of which only lse is wanted.
+bool is_lse_alone(const Problem& problem) {
+  return problem.output == Output::scores && problem.form == Targets::none && !problem.loss && !problem.entropy &&
+         !problem.argmax;
+}
+
 bool is_general(const Problem& problem) {
-  const bool smooth = problem.form == Targets::index && !computes_in_double(problem);
-  return (has_mass(problem) && !smooth) || problem.softcap != 0 || problem.logit_scale != 1 ||
-         (problem.output != Output::loss && problem.output != Output::softmax);
+  const bool in_double = computes_in_double(problem);
+  const bool smooth = problem.form == Targets::index && !in_double;
+  const bool plain_output =
+      problem.output == Output::loss || problem.output == Output::softmax || (is_lse_alone(problem) && !in_double);
+  return (has_mass(problem) && !smooth) || problem.softcap != 0 || problem.logit_scale != 1 || !plain_output;
 }
 
 // 1. Where rows lie.
@@ -262,9 +270,21 @@ void record_scores(const Problem& problem, const RowGroup& group, int64_t first,
   put(problem, run, problem.argmax, first, group.rows, argmax);
 }
 
+void record_lse(const Problem& problem, const RowGroup& group, int64_t first) {
+  double lse[kGroup];
+  for (int r = 0; r < group.rows; ++r) {
+    const bool regular = group.lse[r] == group.lse[r];
+    lse[r] = regular ? group.lse[r] : largest_of_row(problem, group.logits[r]).value;
+  }
+  put(problem, RowRun(problem.rows, first, group.rows), problem.lse, first, group.rows, lse);
+}
+
 // Records what is one number a row, and adds the losses to `sum`.
 void record_group(const Problem& problem, RowGroup& group, int64_t first, const int64_t* anchors, LossSum& sum) {
-  if (problem.output == Output::scores) return record_scores(problem, group, first, anchors);
+  if (problem.output == Output::scores) {
+    if (is_general(problem)) return record_scores(problem, group, first, anchors);
+    return record_lse(problem, group, first);
+  }
   for (int r = 0; r < group.rows; ++r) group.loss[r] = group.ignored(r) ? 0 : group.loss[r];
   if (problem.loss) {
     put(problem, RowRun(problem.rows, first, group.rows), problem.loss, first, group.rows, group.loss);
