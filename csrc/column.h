@@ -1,6 +1,6 @@
 // Short rows, and rows that lie side by side: SIMD across rows, class after class, through a tile in L1.
-// The arithmetic of a row is its own lane's: the same bits wherever the row stands. No number is written to a tile by
-// itself: a vector read back from there would wait until it is.
+// The arithmetic of a row is its own lane's: the same bits wherever the row stands. On the usual path no number is
+// written to a tile by itself: a vector read back from there would wait until it is.
 #pragma once
 
 #include "finish.h"
@@ -53,15 +53,17 @@ inline bool end_to_end(const Problem& problem, const Array& array, char* const* 
   return count > 1 && array.class_stride > 0 && rows[1] - rows[0] == problem.classes * array.class_stride;
 }
 
-// Ask for the memory of the next tile: of rows end to end, and of rows side by side, whose classes may lie so far apart
-// that all their lines compete for a few places in each cache. Half of them go past L2. Inlined, or the compiler takes
-// a function of prefetches alone to have no effect.
+// Asks for the memory of the next tile, where rows lie end to end. Inlined, or the compiler takes a function of
+// prefetches alone to have no effect.
 template <int kWrites>
 CROSSENT_INLINE void prefetch_next(const Problem& problem, const Array& array, char* const* rows, int count) {
   if (!end_to_end(problem, array, rows, count)) return;
   const int64_t bytes = count * (rows[1] - rows[0]);
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows[0] + bytes + i, kWrites);
 }
+
+// The same where they lie side by side. Classes may be so far apart that all their lines compete for a few places in
+// each cache: every other one is asked into L1 past L2, the rest into L2.
 CROSSENT_INLINE void prefetch_next_across(const Problem& problem, const Array& array, char* const* rows, int count) {
   const int64_t bytes = count * size_of(array.type);
   const char* ahead = rows[0] + bytes + 63;  // of a line that begins before the tile, the end is missing
@@ -76,10 +78,18 @@ CROSSENT_INLINE void prefetch_next_across(const Problem& problem, const Array& a
   }
 }
 
+// Whether rows are long enough for their prefetches to be spread over the loads.
 template <class X>
 bool spreads_prefetch(const Problem& problem, const Array& array, char* const* rows, int count) {
   return is_plain<X>(array, rows[0], array.class_stride) && problem.classes * static_cast<int64_t>(sizeof(X)) >= 64 &&
          end_to_end(problem, array, rows, count);
+}
+
+// Whether a tile's rows, side by side from `first` on, can be loaded and stored by whole vectors.
+template <class X>
+bool is_whole(const Array& array, const char* first, int rows) {
+  return rows == kTileRows<X> && is_plain<X>(array, first, sizeof(X)) &&
+         array.class_stride % static_cast<int64_t>(sizeof(X)) == 0;
 }
 
 // The logits of a tile's rows that lie side by side. The loop calls nothing: a call would take its registers.
@@ -90,7 +100,7 @@ Pair<Seen<X>> load_across(const Problem& problem, const RowGroup& group, Tile<X>
   const int classes = static_cast<int>(problem.classes);
   const char* at = group.logits[tile.first];
   int64_t stride = array.class_stride;
-  if (tile.rows < kTileRows<X> || !is_plain<X>(array, at, sizeof(X)) || stride % static_cast<int64_t>(sizeof(X)) != 0) {
+  if (!is_whole<X>(array, at, tile.rows)) {
     for (int k = 0; k < classes; ++k, at += stride) {
       X* const to = tile.classes[k];
       const X* const staged = stage(array, at, size_of(array.type), tile.rows, to);
@@ -195,8 +205,7 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   const int classes = static_cast<int>(problem.classes), count = tile.rows;
   char* const* const rows = group.grad + tile.first;
   if (side_by_side(group, rows, count, array.type)) {
-    const bool whole = count == kTileRows<X> && is_plain<X>(array, rows[0], sizeof(X)) &&
-                       array.class_stride % static_cast<int64_t>(sizeof(X)) == 0;
+    const bool whole = is_whole<X>(array, rows[0], count);
     for (int k = 0; k < classes; ++k) {
       char* const to = rows[0] + k * array.class_stride;
       if (whole) {

@@ -137,14 +137,14 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
   Block block;
   for (int64_t at = begin; at < end; at += kBlock<double>, ++references) {
     stage_block(problem, row, at, end, block);
-    const double largest = block_max(block.logits.logits, block.count);
+    const double largest = block_max<double>(block.logits.logits, block.count);
     const bool counts = largest > -kInfinity<double> && largest < kInfinity<double>;
     choose_anchor(problem, block, largest, sums);
     const Reference<double> reference =
         counts ? reference_for(largest, sums.reference, sums.empty) : Reference<double>{};
     const int64_t anchor = sums.anchor - at;
     const int skip = counts && anchor >= 0 && anchor < block.count ? static_cast<int>(anchor) : -1;
-    const double other = skip < 0 ? largest : largest_other(block.logits.logits, block.count, skip);
+    const double other = skip < 0 ? largest : largest_other<double>(block.logits.logits, block.count, skip);
     const Total sum = exp_block(block, skip, other, reference);
     sums.row_max = largest > sums.row_max ? largest : sums.row_max;
     *references = {reference, !counts};

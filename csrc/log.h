@@ -37,14 +37,19 @@ CROSSENT_INLINE V<double> log_ratio(V<double> own, V<double> others) {
   const V<double> round = broadcast<double>(Table::kRound);
   const V<double> powers = bit_cast<V<double>>(bit_cast<V<int64_t>>(round) + k) - round;
   const V<double> power = bit_cast<V<double>>((k << kPlaces) + kOne);
-  const V<double> s = fma<double>(own, 1.0 - power, others) / fma<double>(own, 1.0 + power, others);
+  const V<double> difference = fma<double>(own, 1.0 - power, others), sum = fma<double>(own, 1.0 + power, others);
+  const V<double> s = difference / sum;
   const V<double> z = s * s, twice = s + s;
   V<double> r = broadcast<double>(LogTable<X>::r[0]);
 #pragma GCC unroll 8
   for (unsigned i = 1; i < sizeof(LogTable<X>::r) / sizeof(double); ++i) {
     r = fma<double>(r, z, broadcast<double>(LogTable<X>::r[i]));
   }
-  const V<double> rest = fma<double>(twice * z, r, powers * Table::kLn2Tail);
+  V<double> rest = fma<double>(twice * z, r, powers * Table::kLn2Tail);
+  if constexpr (sizeof(X) == 8) {  // what sum and division lost
+    const V<double> lost = others - (sum - own * (1.0 + power));
+    rest += 2.0 * fma<double>(-s, lost, fma<double>(-s, sum, difference)) / sum;
+  }
   return fma<double>(powers, broadcast<double>(Table::kLn2), twice + rest);
 }
 

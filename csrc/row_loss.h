@@ -14,34 +14,34 @@ struct BlockReference {
   bool empty = false;
 };
 
-template <class X>
-CROSSENT_INLINE X block_max(const X* logits, int count) {
+template <class X, class From>
+CROSSENT_INLINE X block_max(const From* logits, int count) {
   constexpr int W = kLanes<X>;
   V<X> m0 = broadcast<X>(-kInfinity<X>), m1 = m0, m2 = m0, m3 = m0;
   int i = 0;
   for (; i + 4 * W <= count; i += 4 * W) {
-    m0 = max<X>(m0, load(logits + i));
-    m1 = max<X>(m1, load(logits + i + W));
-    m2 = max<X>(m2, load(logits + i + 2 * W));
-    m3 = max<X>(m3, load(logits + i + 3 * W));
+    m0 = max<X>(m0, load_as<X>(logits + i));
+    m1 = max<X>(m1, load_as<X>(logits + i + W));
+    m2 = max<X>(m2, load_as<X>(logits + i + 2 * W));
+    m3 = max<X>(m3, load_as<X>(logits + i + 3 * W));
   }
-  for (; i + W <= count; i += W) m0 = max<X>(m0, load(logits + i));
-  if (i < count) m1 = max<X>(m1, load_first(logits + i, count - i, -kInfinity<X>));
+  for (; i + W <= count; i += W) m0 = max<X>(m0, load_as<X>(logits + i));
+  if (i < count) m1 = max<X>(m1, load_first_as<X>(logits + i, count - i, -kInfinity<X>));
   return largest_lane<X>(max<X>(max<X>(m0, m1), max<X>(m2, m3)));
 }
 
 // The largest of a block's logits without class `skip` (-1: none).
-template <class X>
-CROSSENT_INLINE X largest_other(const X* logits, int count, int skip) {
-  if (skip < 0) return block_max(logits, count);
-  const X before = block_max(logits, skip), after = block_max(logits + skip + 1, count - skip - 1);
+template <class X, class From>
+CROSSENT_INLINE X largest_other(const From* logits, int count, int skip) {
+  if (skip < 0) return block_max<X>(logits, count);
+  const X before = block_max<X>(logits, skip), after = block_max<X>(logits + skip + 1, count - skip - 1);
   return before > after ? before : after;
 }
 
 // Sum of exp_term over a block, without class `skip` (-1: none); the exponentials are kept in `keep` if kKeep, which
 // may be the logits. largest: of those summed. tails: what the logits lost to rounding, if kTail.
-template <class X, bool kKeep, bool kShifted, bool kTail>
-Total sum_block_from(const X* logits, const X* tails, int count, int skip, X largest, const Reference<X>& reference,
+template <class X, bool kKeep, bool kShifted, bool kTail, class From>
+Total sum_block_from(const From* logits, const X* tails, int count, int skip, X largest, const Reference<X>& reference,
                      X* keep) {
   constexpr int W = kLanes<X>;
   const ExpConstants<X> constants(reference);
@@ -57,7 +57,8 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
           __builtin_prefetch(logits + i + 2 * kBlock<X>);
           __builtin_prefetch(logits + i + W + 2 * kBlock<X>);
           const Pair<V<X>> tail = kTail ? load_pair(tails + i) : Pair<V<X>>{};
-          return reduce_logit<X, kShifted, kTail>(load_pair(logits + i), constants, tail);
+          const Pair<V<X>> logit{load_as<X>(logits + i), load_as<X>(logits + i + W)};
+          return reduce_logit<X, kShifted, kTail>(logit, constants, tail);
         },
         [&](int k, ExpTerm<Pair<V<X>>> term) __attribute__((always_inline)) {
           if constexpr (kKeep) store<X>(keep + from + k * 2 * W, term.value);
@@ -66,14 +67,14 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
   };
   const auto add_vector = [&](int i) __attribute__((always_inline)) {
     const V<X> tail = kTail ? load(tails + i) : V<X>{};
-    const ExpTerm<V<X>> term = exp_term<X, kShifted, kTail>(load(logits + i), constants, tail);
+    const ExpTerm<V<X>> term = exp_term<X, kShifted, kTail>(load_as<X>(logits + i), constants, tail);
     if constexpr (kKeep) store(keep + i, term.value);
     sum.add(term);
   };
   // The vector of the skipped class and the last partial one: some lanes do not count.
   const auto add_edge = [&](int i, int width) {
     const V<X> tail = kTail ? load_first(tails + i, width, X(0)) : V<X>{};
-    const V<X> logit = load_first(logits + i, width, X(0));
+    const V<X> logit = load_first_as<X>(logits + i, width, X(0));
     const ExpTerm<V<X>> term = exp_term<X, kShifted, kTail>(logit, constants, tail);
     if constexpr (kKeep) store_first(keep + i, term.value, width);
     const auto lane = lane_index<X>();
@@ -100,8 +101,8 @@ Total sum_block_from(const X* logits, const X* tails, int count, int skip, X lar
   return empty ? Total{} : total;
 }
 
-template <class X, bool kKeep, bool kTail = false>
-Total sum_block(const X* logits, int count, int skip, X largest, const Reference<X>& reference, X* keep,
+template <class X, bool kKeep, bool kTail = false, class From>
+Total sum_block(const From* logits, int count, int skip, X largest, const Reference<X>& reference, X* keep,
                 const X* tails = nullptr) {
   Total total = reference.offset != 0
                     ? sum_block_from<X, kKeep, true, kTail>(logits, tails, count, skip, largest, reference, keep)
@@ -134,35 +135,57 @@ double smooth_block(const X* logits, int count, const double* weight, double bas
   return sum_of_lanes<double>(sum);
 }
 
-// Adds classes [begin, end) of one row to `sums`. keep: room for the exponentials of the whole row, or null.
-template <class X>
-void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end, X* keep,
-             BlockReference<X>* references, Sums<X>& sums) {
-  X buffer[kBlock<X>];
-  const int64_t stride = problem.logits.class_stride;
-  for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
-    const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
-    const X* logits = stage(problem.logits, row + at * stride, stride, count, buffer);
-    const int64_t anchor = sums.anchor - at;
-    const int skip = anchor >= 0 && anchor < count ? static_cast<int>(anchor) : -1;
-    const X other = largest_other(logits, count, skip);
-    const X largest = skip >= 0 && logits[skip] > other ? logits[skip] : other;
-    const bool counts = largest > -kInfinity<X> && largest < kInfinity<X>;  // else: all -inf, or one inf or nan
-    const Reference<X> reference = counts ? reference_for(largest, sums.reference, sums.empty) : Reference<X>{};
+// Adds the block of classes from `at` on to a row's sums. keep: room for the exponentials of the whole row, or null.
+template <class X, class From>
+void sum_block_of_row(const Problem& problem, const From* logits, int64_t at, int count, X* keep,
+                      BlockReference<X>* block_reference, Sums<X>& sums) {
+  const int64_t anchor = sums.anchor - at;
+  const int skip = anchor >= 0 && anchor < count ? static_cast<int>(anchor) : -1;
+  const X other = largest_other<X>(logits, count, skip), own = skip >= 0 ? widened(logits[skip]) : other;
+  const X largest = own > other ? own : other;
+  const bool counts = largest > -kInfinity<X> && largest < kInfinity<X>;  // else: all -inf, or one inf or nan
+  const Reference<X> reference = counts ? reference_for(largest, sums.reference, sums.empty) : Reference<X>{};
+  if constexpr (std::is_same_v<From, X>) {
     if (has_mass(problem)) {
       const double* const weight = problem.weight ? problem.weight + at : nullptr;
       sums.linear.add(even_mass(problem) * smooth_block(logits, count, weight, sums.base()));
     }
-    const Total sum = keep ? sum_block<X, true>(logits, count, skip, other, reference, keep + at)
-                           : sum_block<X, false>(logits, count, skip, other, reference, nullptr);
-    sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;
-    *references = {reference, !counts};
-    if (counts) {
-      const double factor = sums.join(reference);
-      sums.add(sum, factor);
-    } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<X>) {
-      sums.add(kNan<double>);
+  }
+  const Total sum = keep ? sum_block<X, true>(logits, count, skip, other, reference, keep + at)
+                         : sum_block<X, false>(logits, count, skip, other, reference, static_cast<X*>(nullptr));
+  sums.row_max = static_cast<double>(largest) > sums.row_max ? static_cast<double>(largest) : sums.row_max;
+  *block_reference = {reference, !counts};
+  if (counts) {
+    const double factor = sums.join(reference);
+    sums.add(sum, factor);
+  } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<X>) {
+    sums.add(kNan<double>);
+  }
+}
+
+// Adds classes [begin, end) of one row to `sums`. Halves are converted in registers, but for smoothing.
+template <class X>
+void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end, X* keep,
+             BlockReference<X>* references, Sums<X>& sums) {
+  X buffer[kBlock<X>];
+  const Array& array = problem.logits;
+  const int64_t stride = array.class_stride;
+  for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
+    const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
+    const char* const first = row + at * stride;
+    if constexpr (sizeof(X) == 4) {
+      if (!has_mass(problem) && is_halves<Type::bfloat16>(array, first, stride)) {
+        const auto* const halves = reinterpret_cast<const Half<Type::bfloat16>*>(first);
+        sum_block_of_row(problem, halves, at, count, keep, references, sums);
+        continue;
+      }
+      if (!has_mass(problem) && is_halves<Type::float16>(array, first, stride)) {
+        const auto* const halves = reinterpret_cast<const Half<Type::float16>*>(first);
+        sum_block_of_row(problem, halves, at, count, keep, references, sums);
+        continue;
+      }
     }
+    sum_block_of_row(problem, stage(array, first, stride, count, buffer), at, count, keep, references, sums);
   }
 }
 

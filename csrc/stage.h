@@ -43,23 +43,78 @@ CROSSENT_INLINE uint16_t to_float16(float value) {
   return static_cast<uint16_t>(result | (bits >> 16 & 0x8000));
 }
 
+// A half number in memory.
+template <Type type>
+struct Half {
+  uint16_t bits;
+};
+
+template <Type type>
+CROSSENT_INLINE float widened(Half<type> half) {
+  return type == Type::float16 ? from_float16(half.bits) : from_bfloat16(half.bits);
+}
+CROSSENT_INLINE float widened(float number) { return number; }
+CROSSENT_INLINE double widened(double number) { return number; }
+
+// A vector of halves as floats; of the first `count`, and 0. Spelled out for each instruction set, as in simd.h.
+template <Type type>
+CROSSENT_INLINE V<float> load_halves(const Half<type>* from) {
+#if defined(__AVX512F__)
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  if constexpr (type == Type::float16) return V<float>(_mm512_cvtph_ps(halves));
+  return bit_cast<V<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#elif defined(__F16C__) && defined(__AVX2__)
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  if constexpr (type == Type::float16) return V<float>(_mm256_cvtph_ps(halves));
+  return bit_cast<V<float>>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+#else
+  V<float> numbers;
+  for (int i = 0; i < kLanes<float>; ++i) numbers[i] = widened(from[i]);
+  return numbers;
+#endif
+}
+
+template <Type type>
+CROSSENT_INLINE V<float> load_first_halves(const Half<type>* from, int count) {
+  alignas(64) Half<type> first[kLanes<float>] = {};
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), from);
+  __builtin_memcpy(first, &halves, sizeof(first));
+#else
+  for (int i = 0; i < count; ++i) first[i] = from[i];
+#endif
+  return load_halves(first);
+}
+
+// Numbers of the computing type X, which lie in memory as such or as halves.
+template <class X, class From>
+CROSSENT_INLINE V<X> load_as(const From* from) {
+  if constexpr (std::is_same_v<From, X>) {
+    return load(from);
+  } else {
+    return load_halves(from);
+  }
+}
+
+// The first `count` of them, and `fill` in the other lanes.
+template <class X, class From>
+CROSSENT_INLINE V<X> load_first_as(const From* from, int count, X fill) {
+  if constexpr (std::is_same_v<From, X>) {
+    return load_first(from, count, fill);
+  } else {
+    return lane_index<X>() < count ? load_first_halves(from, count) : broadcast(fill);
+  }
+}
+
 // Contiguous half numbers to floats and back. A block is not needed again: the memory after it is asked for.
 template <Type type>
 void widen_halves(const char* from, int count, float* to) {
+  constexpr int W = kLanes<float>;
   for (int at = 0; at < 2 * count; at += 64) __builtin_prefetch(from + 2 * count + at);
+  const auto* const halves = reinterpret_cast<const Half<type>*>(from);
   int i = 0;
-#if defined(__F16C__)
-  if constexpr (type == Type::float16) {
-    for (; i + 8 <= count; i += 8) {
-      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
-    }
-  }
-#endif
-  for (; i < count; ++i) {
-    uint16_t bits;
-    __builtin_memcpy(&bits, from + 2 * i, 2);
-    to[i] = type == Type::float16 ? from_float16(bits) : from_bfloat16(bits);
-  }
+  for (; i + W <= count; i += W) store(to + i, load_halves(halves + i));
+  if (i < count) store_first(to + i, load_first_as(halves + i, count - i, 0.0f), count - i);
 }
 
 template <Type type>
@@ -78,8 +133,12 @@ void narrow_to_halves(const float* from, int count, char* to) {
       const auto bits = bit_cast<VectorOf<uint32_t>::type>(load(from + i));
       const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
       const auto halves = (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded;
+#if defined(__AVX512F__)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), _mm512_cvtepi32_epi16(__m512i(halves)));
+#else
       const auto words = __builtin_convertvector(halves, VectorOf<uint16_t, kVectorBytes / 2>::type);
       __builtin_memcpy(to + 2 * i, &words, sizeof(words));
+#endif
     }
   }
   for (; i < count; ++i) {
@@ -211,6 +270,12 @@ template <class X>
 CROSSENT_INLINE bool is_plain(const Array& array, const char* first, int64_t stride) {
   return stride == sizeof(X) && array.type == kTypeOf<X> && !array.swapped &&
          reinterpret_cast<uintptr_t>(first) % sizeof(X) == 0;
+}
+
+// Elements that can be read where they lie, as halves of a type.
+template <Type type>
+CROSSENT_INLINE bool is_halves(const Array& array, const char* first, int64_t stride) {
+  return stride == 2 && array.type == type && !array.swapped && reinterpret_cast<uintptr_t>(first) % 2 == 0;
 }
 
 template <class X>

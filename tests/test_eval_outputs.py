@@ -168,8 +168,9 @@ def test_an_input_is_never_overwritten(paths: dict[str, Path]) -> None:
 
 # A run that stands still in the writing pass, for a signal to meet it there.
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 from crossent.evaluation import outputs, passes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background jobs ignore it
 passes.BLOCK = 1000
 real = outputs.gradient_of
 def slow(*arguments):
