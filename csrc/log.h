@@ -32,10 +32,12 @@ template <class X>
 CROSSENT_INLINE V<double> log_ratio(V<double> own, V<double> others) {
   using Table = ExpTable<double>;
   constexpr int kPlaces = Table::kMantissaBits;
-  constexpr int64_t kHalf = int64_t{1} << (kPlaces - 1), kOne = int64_t{Table::kExponentBias} << kPlaces;
-  const auto k = (bit_cast<V<int64_t>>(own + others) - bit_cast<V<int64_t>>(own) + kHalf) >> kPlaces;
+  using Unsigned = VectorOf<uint64_t>::type;  // whose sums may leave their range, as those of a nan do
+  constexpr uint64_t kHalf = uint64_t{1} << (kPlaces - 1), kOne = uint64_t{Table::kExponentBias} << kPlaces;
+  const Unsigned apart = bit_cast<Unsigned>(own + others) - bit_cast<Unsigned>(own) + kHalf;
+  const Unsigned k = bit_cast<Unsigned>(bit_cast<V<int64_t>>(apart) >> kPlaces);
   const V<double> round = broadcast<double>(Table::kRound);
-  const V<double> powers = bit_cast<V<double>>(bit_cast<V<int64_t>>(round) + k) - round;
+  const V<double> powers = bit_cast<V<double>>(bit_cast<Unsigned>(round) + k) - round;
   const V<double> power = bit_cast<V<double>>((k << kPlaces) + kOne);
   const V<double> difference = fma<double>(own, 1.0 - power, others), sum = fma<double>(own, 1.0 + power, others);
   const V<double> s = difference / sum;

@@ -68,8 +68,10 @@ CROSSENT_INLINE V<float> load_halves(const Half<type>* from) {
   if constexpr (type == Type::float16) return V<float>(_mm256_cvtph_ps(halves));
   return bit_cast<V<float>>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 #else
+  Half<type> halves[kLanes<float>];
+  __builtin_memcpy(halves, from, sizeof(halves));
   V<float> numbers;
-  for (int i = 0; i < kLanes<float>; ++i) numbers[i] = widened(from[i]);
+  for (int i = 0; i < kLanes<float>; ++i) numbers[i] = widened(halves[i]);
   return numbers;
 #endif
 }
@@ -81,7 +83,7 @@ CROSSENT_INLINE V<float> load_first_halves(const Half<type>* from, int count) {
   const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), from);
   __builtin_memcpy(first, &halves, sizeof(first));
 #else
-  for (int i = 0; i < count; ++i) first[i] = from[i];
+  for (int i = 0; i < count; ++i) __builtin_memcpy(first + i, from + i, sizeof(first[i]));
 #endif
   return load_halves(first);
 }

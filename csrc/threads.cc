@@ -81,7 +81,8 @@ class Pool {
       start_threads(helpers);
       work_ = &work;
       wanted_ = helpers < static_cast<int>(helpers_.size()) ? helpers : static_cast<int>(helpers_.size());
-      for (Helper& helper : helpers_) helper.leave(current_cpu());
+      const int here = current_cpu();
+      for (Helper& helper : helpers_) helper.leave(here);
     }
     wake_.notify_all();
     work.take_pieces();
