@@ -2,7 +2,7 @@
 // contiguous, and their results copied back.
 #pragma once
 
-#include "column.h"
+#include "tile.h"
 
 namespace crossent {
 namespace {

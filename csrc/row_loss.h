@@ -173,19 +173,18 @@ void sum_row(const Problem& problem, const char* row, int64_t begin, int64_t end
   for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
     const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
     const char* const first = row + at * stride;
+    const auto add = [&](const auto* logits) { sum_block_of_row(problem, logits, at, count, keep, references, sums); };
     if constexpr (sizeof(X) == 4) {
       if (!has_mass(problem) && is_halves<Type::bfloat16>(array, first, stride)) {
-        const auto* const halves = reinterpret_cast<const Half<Type::bfloat16>*>(first);
-        sum_block_of_row(problem, halves, at, count, keep, references, sums);
+        add(reinterpret_cast<const Half<Type::bfloat16>*>(first));
         continue;
       }
       if (!has_mass(problem) && is_halves<Type::float16>(array, first, stride)) {
-        const auto* const halves = reinterpret_cast<const Half<Type::float16>*>(first);
-        sum_block_of_row(problem, halves, at, count, keep, references, sums);
+        add(reinterpret_cast<const Half<Type::float16>*>(first));
         continue;
       }
     }
-    sum_block_of_row(problem, stage(array, first, stride, count, buffer), at, count, keep, references, sums);
+    add(stage(array, first, stride, count, buffer));
   }
 }
 
