@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import crossent.torch
-from crossent.bench.measure import clocked, give_back_freed_memory, reset_peak, resident
+from crossent.commands.bench.measure import clocked, give_back_freed_memory, reset_peak, resident
 
 F = torch.nn.functional
 BLOCK = 512

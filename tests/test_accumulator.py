@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import crossent
 from crossent import EvaluationAccumulator
-from crossent.calibration import calibration_error
+from crossent.evaluation.calibration import calibration_error
 from crossent.evaluation.rows import row_dots
 from crossent.evaluation.tallies import ConfusionSketch, LossHistogram
 

@@ -11,17 +11,17 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-import crossent.bench
+import crossent.commands.bench
 from crossent import cli
-from crossent.bench import settings
-from crossent.bench.cases import LOSS, Case
-from crossent.bench.contender import Contender
-from crossent.bench.contenders import CONTENDERS
-from crossent.bench.contenders.numpy import Textbook
-from crossent.bench.contenders.ours import Crossent
-from crossent.bench.limits import LIMITS
-from crossent.bench.report import Report
-from crossent.bench.run import Plan, is_installed, run_bench
+from crossent.commands.bench import settings
+from crossent.commands.bench.cases import LOSS, Case
+from crossent.commands.bench.contender import Contender
+from crossent.commands.bench.contenders import CONTENDERS
+from crossent.commands.bench.contenders.numpy import Textbook
+from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.limits import LIMITS
+from crossent.commands.bench.report import Report
+from crossent.commands.bench.run import Plan, is_installed, run_bench
 
 CASES = (
     Case((64, 10), "float32"),
@@ -242,7 +242,7 @@ def test_bad_usage_is_one_line(arguments, code, named, capsys, tmp_path, monkeyp
 
 
 def modules():
-    names = pkgutil.walk_packages(crossent.bench.__path__, "crossent.bench.")
+    names = pkgutil.walk_packages(crossent.commands.bench.__path__, "crossent.commands.bench.")
     return sorted(name for _, name, _ in names)
 
 

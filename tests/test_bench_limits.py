@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from crossent import _core
-from crossent.bench import accuracy
-from crossent.bench.contenders.numpy import Textbook
-from crossent.bench.contenders.ours import Crossent
-from crossent.bench.limits import fresh_memory
-from crossent.bench.measure import resident
+from crossent.commands.bench import accuracy
+from crossent.commands.bench.contenders.numpy import Textbook
+from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.limits import fresh_memory
+from crossent.commands.bench.measure import resident
 
 SIZES = (0, 1, 3, 4, 63, 64, 511, 512, 513, 4099, 300_000)
 

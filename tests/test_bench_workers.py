@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from crossent.bench import measure, rounds
-from crossent.bench.cases import IN_PLACE, LOSS, SHAPES, TASKS, Case, parse_shape
-from crossent.bench.contenders.ours import Crossent
-from crossent.bench.data import as_stored, from_stored, read_arrays, write_arrays
-from crossent.bench.process import ContenderError, Worker
-from crossent.bench.worker import Session
+from crossent.commands.bench import measure, rounds
+from crossent.commands.bench.cases import IN_PLACE, LOSS, SHAPES, TASKS, Case, parse_shape
+from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.data import as_stored, from_stored, read_arrays, write_arrays
+from crossent.commands.bench.process import ContenderError, Worker
+from crossent.commands.bench.worker import Session
 
 CASES = (
     Case((64, 10), "float32"),
@@ -176,8 +176,8 @@ def test_a_worker_that_dies_is_reported():
 def test_what_a_library_prints_does_not_come_between_the_replies():
     program = """
 import sys
-from crossent.bench import worker
-from crossent.bench.contenders.ours import Crossent
+from crossent.commands.bench import worker
+from crossent.commands.bench.contenders.ours import Crossent
 class Loud(Crossent):
     def start(self, threads):
         print("welcome")
@@ -194,7 +194,7 @@ worker.main()
 
 
 def test_a_worker_imports_no_library_before_it_is_asked_to_start():
-    program = "import sys, crossent.bench.worker; print(*sys.modules)"
+    program = "import sys, crossent.commands.bench.worker; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

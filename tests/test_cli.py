@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 import crossent
-from crossent import _terminal, cli, demo_report
-from crossent import info as info_module
+from crossent.commands import cli, demo_report
+from crossent.commands import info as info_module
+from crossent.commands import terminal as _terminal
 
 COMMAND = [sys.executable, "-m", "crossent"]
 
@@ -80,7 +81,7 @@ def test_info_shows_settings_from_the_environment(
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
-        (["--help"], {"matplotlib", "torch", "jax", "crossent.demo"}),
+        (["--help"], {"matplotlib", "torch", "jax", "crossent.commands.demo.training"}),
         (["info"], {"matplotlib", "torch", "jax"}),
         (["demo"], {"matplotlib.pyplot", "torch", "jax"}),
     ],
@@ -89,7 +90,7 @@ def test_commands_import_only_what_they_use(
     arguments: list[str], unwanted: set[str], tmp_path: Path
 ) -> None:
     program = (
-        "import sys; from crossent.cli import main; "
+        "import sys; from crossent.commands.cli import main; "
         f"code = main({arguments!r}); print(*sorted(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(
@@ -188,7 +189,7 @@ def test_a_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("module", ["typer", "rich"])
 def test_without_the_extra_one_line_says_how_to_install_it(module: str) -> None:
-    program = f"import sys; sys.modules[{module!r}] = None; import crossent.cli"
+    program = f"import sys; sys.modules[{module!r}] = None; import crossent.commands.cli"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )

@@ -9,12 +9,26 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent import digits as digits_module
-from crossent.calibration import calibration_error
-from crossent.demo import FOLDS, HARDEST, STEPS, DemoResult, fold_of_images, run_demo, train
-from crossent.demo_report import ASCII_SHADES, SHADES, format_result, shade_image, shades_for
-from crossent.digits import load_digits
-from crossent.figures import save_demo_figure
+from crossent.commands import digits as digits_module
+from crossent.commands.demo.command import (
+    ASCII_SHADES,
+    SHADES,
+    format_result,
+    shade_image,
+    shades_for,
+)
+from crossent.commands.demo.figure import save_demo_figure
+from crossent.commands.demo.training import (
+    FOLDS,
+    HARDEST,
+    STEPS,
+    DemoResult,
+    fold_of_images,
+    run_demo,
+    train,
+)
+from crossent.commands.digits import load_digits
+from crossent.evaluation.calibration import calibration_error
 
 
 @pytest.fixture(scope="module")

@@ -451,7 +451,7 @@ def test_no_memory_is_one_line(folder, capsys, monkeypatch) -> None:
 
 def test_eval_imports_neither_frameworks_nor_matplotlib(folder) -> None:
     program = (
-        "import sys; from crossent.cli import main; "
+        "import sys; from crossent.commands.cli import main; "
         "main(['eval', 'logits.npy', 'targets.npy']); print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(

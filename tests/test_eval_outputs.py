@@ -180,7 +180,7 @@ def slow(*arguments):
 outputs.gradient_of = slow
 if sys.argv[1] == "named":
     del os.O_TMPFILE
-from crossent.cli import main
+from crossent.commands.cli import main
 sys.exit(main(["eval", *sys.argv[2:]]))
 """
 

@@ -12,9 +12,9 @@ import pytest
 
 import crossent
 from crossent import cli
-from crossent.evaluation import charts
-from crossent.evaluation.report import report_page
-from crossent.evaluation.report_tables import share
+from crossent.commands.eval import charts
+from crossent.commands.eval.report import report_page
+from crossent.commands.eval.report_tables import share
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 

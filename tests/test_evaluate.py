@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent.demo import fold_of_images, train
-from crossent.digits import load_digits
+from crossent.commands.demo.training import fold_of_images, train
+from crossent.commands.digits import load_digits
+from crossent.commands.eval.embedded import digits_outputs
 from crossent.evaluation import passes
-from crossent.evaluation.embedded import digits_outputs
 from crossent.evaluation.outputs import bfloat16_bits
 
 N, C = 700, 11

@@ -15,14 +15,14 @@ import pytest
 
 import crossent
 from crossent import cli
-from crossent.explain import mathml, numpy_code, panels, picture
-from crossent.explain.inputs import read_problem
-from crossent.explain.markup import asset
-from crossent.explain.numbers import plain, write_number
-from crossent.explain.page import make_page
-from crossent.explain.state import State
-from crossent.explain.view import make_view
-from crossent.explain.walk import all_numbers
+from crossent.commands.explain import mathml, numpy_code, panels, picture
+from crossent.commands.explain.inputs import read_problem
+from crossent.commands.explain.markup import asset
+from crossent.commands.explain.numbers import plain, write_number
+from crossent.commands.explain.page import make_page
+from crossent.commands.explain.state import State
+from crossent.commands.explain.view import make_view
+from crossent.commands.explain.walk import all_numbers
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 150_000  # bytes of a page
@@ -373,7 +373,7 @@ def test_names_cannot_break_the_page():
 
 
 def test_steps_are_linked_where_the_package_says_where_its_documents_are(monkeypatch):
-    from crossent.explain import page as page_module
+    from crossent.commands.explain import page as page_module
 
     assert "<a href" not in page_module.see_also("Divide by N")
 
@@ -388,7 +388,7 @@ def test_steps_are_linked_where_the_package_says_where_its_documents_are(monkeyp
 
 
 def test_the_picture_in_the_documents_is_the_one_that_is_drawn():
-    """Drawn again with: python -m crossent.explain.picture docs/pass.svg"""
+    """Drawn again with: python -m crossent.commands.explain.picture docs/pass.svg"""
     assert (ROOT / "docs" / "pass.svg").read_text(encoding="utf-8") == picture.example_picture()
 
 
@@ -406,7 +406,7 @@ def test_the_picture_needs_nothing_else():
 
 def test_a_page_takes_under_a_second(tmp_path):
     program = (
-        "import time; from crossent import cli; from crossent.explain import command, page\n"
+        "import time; from crossent.commands import cli; from crossent.commands.explain import command, page\n"
         "start = time.perf_counter(); code = cli.main(['explain', '--no-open'])\n"
         "print(time.perf_counter() - start); raise SystemExit(code)"
     )

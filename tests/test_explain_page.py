@@ -14,14 +14,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crossent.explain.inputs import read_problem
-from crossent.explain.markup import flags_of, words_of
-from crossent.explain.numbers import write_number
-from crossent.explain.page import make_page
-from crossent.explain.panels import short_name
-from crossent.explain.state import State
-from crossent.explain.view import make_view
-from crossent.explain.walk import all_numbers
+from crossent.commands.explain.inputs import read_problem
+from crossent.commands.explain.markup import flags_of, words_of
+from crossent.commands.explain.numbers import write_number
+from crossent.commands.explain.page import make_page
+from crossent.commands.explain.panels import short_name
+from crossent.commands.explain.state import State
+from crossent.commands.explain.view import make_view
+from crossent.commands.explain.walk import all_numbers
 
 FLAGS = [
     "--headless",

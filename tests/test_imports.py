@@ -1,6 +1,6 @@
 """What imports what: the layers of DESIGN section 5, read from the sources.
 
-loss and jacobian sit on functional: together they are the NumPy front-end. The rule is that the
+course and jacobian sit on functional: together they are the NumPy front-end. The rule is that the
 front-ends of different frameworks never import one another.
 """
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "crossent"
 HEAVY = ("torch", "jax", "ml_dtypes", "matplotlib", "scipy", "sympy", "typer", "rich")
 
-NUMPY = ("functional", "jacobian", "linear", "loss", "memory", "threads")
+NUMPY = ("course", "functional", "jacobian", "linear", "settings")
 FRONT_ENDS = {"numpy": NUMPY, "torch": ("torch", "hf"), "jax": ("jax",)}
 
 
@@ -99,7 +99,7 @@ def test_front_ends_never_import_one_another(name):
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_front_ends_import_nothing_above_them(name):
-    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_linear"}
+    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_blocks"}
     for path in files_of(FRONT_ENDS[name]):
         assert ours_in(path) <= allowed, path.name
 
@@ -115,8 +115,18 @@ def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
     for path in SOURCES.rglob("*.py"):
         part = module_of(path).split(".")[0]
         for framework in ("torch", "jax"):
-            if part not in (*FRONT_ENDS[framework], "bench"):
+            if part not in (*FRONT_ENDS[framework], "commands"):
                 assert framework not in third_party_in(path), path
+
+
+def test_nothing_below_the_commands_imports_them():
+    below = [
+        path
+        for path in SOURCES.rglob("*.py")
+        if module_of(path).split(".")[0] not in ("commands", "__main__")
+    ]
+    for path in below:
+        assert "commands" not in ours_in(path), path
 
 
 def test_the_numpy_front_end_imports_numpy_alone():

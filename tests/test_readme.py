@@ -109,8 +109,8 @@ def test_the_two_commands_stand_in_blocks_of_one_line(marker, command):
 
 
 def test_the_figures_of_the_demo_are_those_it_prints(tmp_path):
-    from crossent.demo import run_demo
-    from crossent.demo_report import format_result
+    from crossent.commands.demo.command import format_result
+    from crossent.commands.demo.training import run_demo
 
     printed = format_result(run_demo(), tmp_path / "crossent-demo.png").splitlines()
     shown = [b.text for b in blocks_of(README) if b.text.startswith("Softmax regression on")]
@@ -140,7 +140,7 @@ def test_the_command_of_that_table_counts_ulps():
 def test_the_named_commands_are_those_that_there_are():
     from typer.main import get_command
 
-    from crossent.cli import app
+    from crossent.commands.cli import app
 
     named = re.findall(r"^\| `crossent (\w+)", README.read_text(), re.MULTILINE)
     assert set(named) == set(get_command(app).commands)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from crossent import _arguments, _core
+from crossent.course import CrossEntropyLoss
 from crossent.functional import (
     TokenScores,
     cross_entropy,
@@ -30,9 +31,14 @@ from crossent.linear import (
     linear_cross_entropy_and_grad,
     linear_token_scores,
 )
-from crossent.loss import CrossEntropyLoss
-from crossent.memory import get_working_memory, set_working_memory
-from crossent.threads import available_isas, get_num_threads, isa, set_num_threads
+from crossent.settings import (
+    available_isas,
+    get_num_threads,
+    get_working_memory,
+    isa,
+    set_num_threads,
+    set_working_memory,
+)
 
 if _TYPE_CHECKING:
     from crossent.evaluation import EvaluationAccumulator, EvaluationResult, evaluate

@@ -2,7 +2,7 @@
 
 import sys
 
-from crossent.cli import main
+from crossent.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,6 @@
 """The loss of a linear layer's logits, its gradients and its scores, without the logits.
 
-N rows (any number of axes), D features, V classes. `crossent._linear` multiplies block by block;
+N rows (any number of axes), D features, V classes. `crossent._blocks` multiplies block by block;
 this module checks arguments and says what the core is to do with a block.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
-from crossent import _linear
+from crossent import _blocks
 from crossent.functional import LOSS, SCORES, TokenScores, compute
 
 Array = NDArray[Any]
@@ -49,7 +49,7 @@ class _Rows:
         bad_row = arguments.bad_label(self.targets, counts, self.classes)
         if bad_row >= 0:
             arguments.raise_bad_target(bad_row, target, layer.logits, len(shape))
-        self.kept = _linear.kept_rows(counts)
+        self.kept = _blocks.kept_rows(counts)
 
     def divisor(self, rule: arguments.Reduction, weight: Array | None) -> float:
         """What the sum of the losses is divided by: 1 unless it is a mean."""
@@ -63,12 +63,12 @@ class _Rows:
         return float(weight[counted.astype(np.intp)].sum())
 
 
-def _head(layer: arguments.Linear, rows: _Rows, grads: LinearGradients, adds: bool) -> _linear.Head:
+def _head(layer: arguments.Linear, rows: _Rows, grads: LinearGradients, adds: bool) -> _blocks.Head:
     """The layer of a call; gradients of the inputs are written flat."""
     flat = layer.inputs.reshape(rows.count, layer.inputs.shape[-1])
     grad_inputs = None if grads.inputs is None else grads.inputs.reshape(flat.shape)
-    flat_grads = _linear.Gradients(grad_inputs, grads.linear_weight, grads.linear_bias)
-    return _linear.Head(flat, layer.linear_weight, layer.linear_bias, flat_grads, adds)
+    flat_grads = _blocks.Gradients(grad_inputs, grads.linear_weight, grads.linear_bias)
+    return _blocks.Head(flat, layer.linear_weight, layer.linear_bias, flat_grads, adds)
 
 
 def _outputs(
@@ -131,7 +131,7 @@ def _loss(
     if differentiates:
         grads = _outputs(layer, rows.targets, wrt, out, accumulate)
 
-    def kernel(logits: Array, part: _linear.Rows) -> float:
+    def kernel(logits: Array, part: _blocks.Rows) -> float:
         loss = np.empty(len(logits), dtype) if reduction == "none" else None
         total, _, _ = compute(
             LOSS, logits, 1, targets=rows.targets[part], form=rows.form, weight=weights, loss=loss,
@@ -144,7 +144,7 @@ def _loss(
         return total
 
     kept = rows.kept if divisor else np.empty(0, np.intp)
-    total = _linear.run(_head(layer, rows, grads, accumulate), kernel, kept, differentiates)
+    total = _blocks.run(_head(layer, rows, grads, accumulate), kernel, kept, differentiates)
     if reduction == "none":
         return losses.reshape(rows.shape), grads
     if divisor == 0:
@@ -310,12 +310,12 @@ def linear_token_scores(
     nll, lse, entropy = (np.empty(rows.count, dtype) for _ in range(3))
     argmax = np.empty(rows.count, np.int64)
 
-    def kernel(logits: Array, part: _linear.Rows) -> float:
+    def kernel(logits: Array, part: _blocks.Rows) -> float:
         return compute(
             SCORES, logits, 1, targets=rows.targets[part], form=rows.form, loss=nll[part],
             lse=lse[part], entropy=entropy[part], argmax=argmax[part], ignore_index=rows.ignored,
             softcap=scaling.softcap, logit_scale=scaling.logit_scale,
         )[0]  # fmt: skip
 
-    _linear.run(_head(layer, rows, LinearGradients(), False), kernel, None, False)
+    _blocks.run(_head(layer, rows, LinearGradients(), False), kernel, None, False)
     return TokenScores(*(array.reshape(rows.shape) for array in (nll, lse, entropy, argmax)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossent._terminal import DataError, UsageError
+from crossent.commands.terminal import DataError, UsageError
 
 
 class BadFile(DataError, ValueError):

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from numpy.typing import ArrayLike
 
 import crossent
+from crossent.commands.eval.embedded import digits_outputs
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
 from crossent.evaluation.data import Data, opened, opened_logprobs
-from crossent.evaluation.embedded import digits_outputs
 from crossent.evaluation.errors import BadOption, BadRow
 from crossent.evaluation.outputs import (
     GRAD_SUFFIXES,

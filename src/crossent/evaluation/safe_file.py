@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from crossent._terminal import FULL
+from crossent.commands.terminal import FULL
 from crossent.evaluation.errors import BadFile
 
 NOT_KNOWN_HERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR, errno.ENOTSUP)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.calibration import bin_of_confidence
+from crossent.evaluation.calibration import bin_of_confidence
 from crossent.evaluation.exact_sum import ExactSum
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from crossent import _arguments as arguments
-from crossent import _linear
+from crossent import _blocks
 from crossent.torch import _call
 from crossent.torch._call import Options
 
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
         return (*self.input.shape[:1], *self.linear_weight.shape[:-1])
 
 
-class _Bfloat16Head(_linear.Head):
+class _Bfloat16Head(_blocks.Head):
     """The layer in bfloat16, by PyTorch's products: these sum in float32 and round each element.
 
     The logits of a block are those of PyTorch's own linear layer. Products over rows are summed in
@@ -50,10 +50,10 @@ class _Bfloat16Head(_linear.Head):
         self.inputs: Any = layer.input
         self.linear_weight: Any = layer.linear_weight
         self.bias: Any = layer.linear_bias
-        self.grads, self.adds = _linear.Gradients(*grads), False
+        self.grads, self.adds = _blocks.Gradients(*grads), False
         self.classes, features = layer.linear_weight.shape
         count, item = len(layer.input), layer.input.dtype.itemsize
-        self.plan = _linear.plan(count, features, self.classes, item, _KEPT)
+        self.plan = _blocks.plan(count, features, self.classes, item, _KEPT)
         self.has_weight_sum = False
         if grads[1] is not None:
             several = self.plan.rows < count
@@ -65,7 +65,7 @@ class _Bfloat16Head(_linear.Head):
     def empty_block(self) -> Any:
         return self.inputs.new_empty(self.plan.rows, self.classes)
 
-    def features(self, rows: _linear.Rows) -> Any:
+    def features(self, rows: _blocks.Rows) -> Any:
         return self.inputs[rows]
 
     def logits(self, features: Any, block: Any) -> Any:
@@ -79,7 +79,7 @@ class _Bfloat16Head(_linear.Head):
             part = slice(begin, begin + _SUMMED)
             self.bias_sum[part] += grad_logits[:, part].sum(0, dtype=torch.float32)
 
-    def _input_gradient(self, grad_logits: Any, rows: _linear.Rows) -> None:
+    def _input_gradient(self, grad_logits: Any, rows: _blocks.Rows) -> None:
         self.grads.inputs[rows] = grad_logits @ self.linear_weight
 
     def _add_weight_gradient(self, grad_logits: Any, features: Any) -> None:
@@ -94,7 +94,7 @@ class _Bfloat16Head(_linear.Head):
         self.has_weight_sum = True
 
 
-def _head(layer: Layer, grads: Grads) -> _linear.Head:
+def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     """The layer with a K-dimensional weight as one matrix; gradients are views likewise."""
     features = layer.input.shape[-1]
 
@@ -109,8 +109,8 @@ def _head(layer: Layer, grads: Grads) -> _linear.Head:
     if layer.input.dtype is torch.bfloat16:
         return _Bfloat16Head(Layer(*tensors), tuple(gradients))  # type: ignore[arg-type]
     input, linear_weight, linear_bias = (_array(tensor) for tensor in tensors)
-    outputs = _linear.Gradients(*(_array(gradient) for gradient in gradients))
-    return _linear.Head(input, linear_weight, linear_bias, outputs, False)
+    outputs = _blocks.Gradients(*(_array(gradient) for gradient in gradients))
+    return _blocks.Head(input, linear_weight, linear_bias, outputs, False)
 
 
 def _array(tensor: Any) -> Any:
@@ -133,7 +133,7 @@ class _Rows:
         if bad_row >= 0:
             _call.raise_bad_target(bad_row, target, torch.empty(shape, device="meta"))
         self.count = int(np.count_nonzero(counts))
-        self.kept = _linear.kept_rows(counts.reshape(shape[0], math.prod(shape[2:])).any(axis=1))
+        self.kept = _blocks.kept_rows(counts.reshape(shape[0], math.prod(shape[2:])).any(axis=1))
 
     def divisor(self, weight: Tensor | None) -> float:
         """What the sum of the losses is divided by: 1 unless it is a mean."""
@@ -146,7 +146,7 @@ class _Rows:
         kept = self.labels[self.labels != self.options.ignore_index]
         return float(weight.numpy()[kept.astype(np.intp)].sum())
 
-    def targets(self, part: _linear.Rows) -> Tensor:
+    def targets(self, part: _blocks.Rows) -> Tensor:
         """Those of some rows; PyTorch cannot index every integer dtype, NumPy can."""
         return torch.from_numpy(self.labels[part]) if self.indexed else self.target[part]
 
@@ -177,7 +177,7 @@ def loss(
     row_options = options if none else options._replace(reduction="mean", normalizer=divisor)
     scale = 1.0 if none or grad_loss is None else grad_loss.item()
 
-    def kernel(block: Any, part: _linear.Rows) -> float:
+    def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
         answer = _call.run(
@@ -190,7 +190,7 @@ def loss(
         return answer.total
 
     kept = rows.kept if divisor else np.empty(0, np.intp)
-    total = _linear.run(_head(layer, grads), kernel, kept, differentiates)
+    total = _blocks.run(_head(layer, grads), kernel, kept, differentiates)
     if none:
         return losses
     if divisor == 0:
@@ -208,14 +208,14 @@ def scores(layer: Layer, target: Tensor, options: Options) -> tuple[Tensor, Tens
     argmax = nll.new_empty(extents, dtype=torch.int64)
     options = options._replace(reduction="none")
 
-    def kernel(block: Any, part: _linear.Rows) -> float:
+    def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         return _call.run(
             _call.SCORES, logits, rows.targets(part), None, options, losses=nll[part],
             lse=lse[part], entropy=entropy[part], argmax=argmax[part],
         ).total  # fmt: skip
 
-    _linear.run(_head(layer, NO_GRADS), kernel, None, False)
+    _blocks.run(_head(layer, NO_GRADS), kernel, None, False)
     return nll, lse, entropy, argmax
 
 

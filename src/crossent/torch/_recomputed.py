@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from crossent import _linear
+from crossent import _blocks
 from crossent.torch import _plain
 from crossent.torch._call import Options, class_axis, loss_dtype
 
@@ -94,7 +94,7 @@ def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) ->
     return product.unflatten(-1, linear_weight.shape[:-1])
 
 
-def _blocks(
+def _of_blocks(
     function: Callable[..., Tensors],
     input: Tensor,
     target: Tensor,
@@ -104,7 +104,7 @@ def _blocks(
     """function(input, target, linear_weight, *others) of each block of rows."""
     classes = linear_weight.shape[:-1].numel()
     item = loss_dtype(input).itemsize * _TENSORS_A_BLOCK
-    rows = _linear.plan(input.shape[0], input.shape[1], classes, item).rows
+    rows = _blocks.plan(input.shape[0], input.shape[1], classes, item).rows
     there = [k for k, tensor in enumerate(others) if tensor is not None]
 
     def of_tensors(x: Tensor, t: Tensor, w: Tensor, *given: Tensor) -> Tensors:
@@ -137,7 +137,7 @@ def loss(
         counts = torch.ne(target.to(torch.int64), options.ignore_index)
         counts = counts.unsqueeze(-1).flatten(1).any(1, keepdim=True)
         input = torch.where(counts, input, 0.0)  # what an ignored row holds must not spread
-    found = _blocks(of_block, input, target, linear_weight, linear_bias, weight, logit_scale)
+    found = _of_blocks(of_block, input, target, linear_weight, linear_bias, weight, logit_scale)
     losses = [each for (each,) in found]
     if none:
         return torch.cat(losses)
@@ -164,7 +164,9 @@ def scores(
         return (logits.argmax(class_axis(logits)),)
 
     given = (input, target, linear_weight, linear_bias, logit_scale)
-    nll, lse, entropy = (torch.cat(each) for each in zip(*_blocks(of_block, *given), strict=True))
+    nll, lse, entropy = (
+        torch.cat(each) for each in zip(*_of_blocks(of_block, *given), strict=True)
+    )
     with torch.no_grad():
-        (argmax,) = (torch.cat(each) for each in zip(*_blocks(largest, *given), strict=True))
+        (argmax,) = (torch.cat(each) for each in zip(*_of_blocks(largest, *given), strict=True))
     return nll, lse, entropy, argmax

@@ -1,0 +1,143 @@
+"""The ``crossent bench`` command: makes a plan of what was asked for, runs it, shows the report."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
+from crossent.commands.bench.contender import Contender
+from crossent.commands.bench.contenders import CONTENDERS
+from crossent.commands.bench.report import Report
+from crossent.commands.bench.run import Plan, run_bench
+from crossent.commands.info import usable_cpus
+from crossent.commands.terminal import (
+    DataError,
+    UsageError,
+    check_picture_path,
+    print_json,
+    progress,
+)
+
+ALL = "all"
+ROUNDS, QUICK_ROUNDS = 9, 3
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks to measure; None stands for the default."""
+
+    shapes: str | None = None
+    dtypes: str | None = None
+    contenders: str | None = None
+    threads: int | None = None
+    rounds: int | None = None
+    quick: bool = False
+
+
+def bench_command(
+    request: Request,
+    *,
+    saved: Path | None = None,
+    plot: Path | None = None,
+    as_json: bool = False,
+    as_markdown: bool = False,
+) -> None:
+    """Measure, or read what was measured, and show it: one of table, JSON and Markdown."""
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown: choose one; --from shows a saved run as the other")
+    if saved is not None and request != Request():
+        raise UsageError("--from shows what was measured then: leave out what chooses a new run")
+    if plot is not None:
+        check_picture_path(plot, "--plot")
+        from crossent.commands.bench.chart import (
+            save_chart,  # before the work: matplotlib may be missing
+        )
+    report = measure(make_plan(request)) if saved is None else read_report(saved)
+    if plot is not None:
+        save_chart(report, plot)
+    if as_json:
+        print_json(report.as_dict())
+    elif as_markdown:
+        from crossent.commands.bench.markdown import markdown
+
+        print(markdown(report), end="")
+    else:
+        from crossent.commands.bench.table import print_report
+
+        print_report(report)
+
+
+def measure(plan: Plan) -> Report:
+    """Run a plan behind a progress bar."""
+    with progress("measuring", plan.steps) as advance:
+        return run_bench(plan, advance)
+
+
+def read_report(path: Path) -> Report:
+    """A report that ``--json`` wrote."""
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a run that this version saved ({error!r}); make one: "
+            f"crossent bench --json > {path}"
+        ) from None
+
+
+def make_plan(request: Request) -> Plan:
+    """The plan, or UsageError that says what there is to choose from."""
+    threads = usable_cpus() if request.threads is None else request.threads
+    if not 1 <= threads <= usable_cpus():
+        raise UsageError(f"--threads {request.threads}: this process may use {usable_cpus()} CPUs")
+    usual_rounds = QUICK_ROUNDS if request.quick else ROUNDS
+    rounds = usual_rounds if request.rounds is None else request.rounds
+    if rounds < 1:
+        raise UsageError(f"--rounds {rounds}: at least 1 is needed")
+    shapes = chosen(
+        "--shapes", request.shapes, SHAPES, QUICK_SHAPES if request.quick else SHAPES, parse_shape
+    )
+    dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], parse_dtype)
+    everyone = CONTENDERS.values()
+    usual = [c.name for c in everyone if not (request.quick and c.compiles)]
+    contenders = chosen("--contenders", request.contenders, CONTENDERS, usual, parse_contender)
+    cases = tuple(Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes)
+    return Plan(cases, tuple(contenders), threads, rounds)
+
+
+def chosen(
+    option: str,
+    text: str | None,
+    everything: Iterable[str],
+    default: Iterable[str],
+    parse: Callable[[str], Item],
+) -> list[Item]:
+    """The items of a list with commas, each once, in the order given."""
+    if text is None:
+        words = list(default)
+    elif text == ALL:
+        words = list(everything)
+    else:
+        words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"{option}: an empty list; leave it out for the default")
+    try:
+        return list(dict.fromkeys(parse(word) for word in words))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def parse_dtype(word: str) -> str:
+    """A type's name."""
+    if word not in DTYPES:
+        raise ValueError(f"{word!r} is none of {', '.join(DTYPES)}")
+    return word
+
+
+def parse_contender(word: str) -> type[Contender]:
+    """A contender by name."""
+    if word not in CONTENDERS:
+        raise ValueError(f"{word!r} is none of {', '.join(CONTENDERS)}")
+    return CONTENDERS[word]

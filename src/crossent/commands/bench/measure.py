@@ -1,0 +1,125 @@
+"""Within a worker: the time of calls and the memory that they take at their peak."""
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crossent.commands.bench.contender import Contender
+
+# A turn repeats a call for at least so long and so often, unless that takes longer than the last.
+TURN_SECONDS, TURN_CALLS, LONG_TURN_SECONDS = 0.02, 5, 0.2
+
+
+class Turn(NamedTuple):
+    """One turn: the median of its calls, their number, and the loss that the last one gave."""
+
+    seconds: float
+    calls: int
+    loss: float | None
+
+
+def clocked(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of one call, and its result."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def loss_of(result: Any) -> float | None:
+    """The number in a call's result; limits have none."""
+    loss = result[0] if isinstance(result, tuple) else result
+    return None if loss is None else float(loss)
+
+
+def timed(contender: Contender, task: str) -> tuple[float, float | None]:
+    """Seconds of one call, and its loss. What the call left behind is then put right."""
+    seconds, result = clocked(contender.call(task))
+    loss = loss_of(result)
+    del result
+    contender.restore(task)
+    return seconds, loss
+
+
+def take_turn(contender: Contender, task: str) -> Turn:
+    """Calls the task once, then again and again against the clock.
+
+    Since its last turn other processes have used the caches, and a virtual machine may have given
+    free memory back to its host: a gradient of half a gigabyte then took 1.5 s instead of 0.15.
+    """
+    gc.collect()
+    gc.disable()  # as timeit does
+    try:
+        timed(contender, task)
+        samples: list[float] = []
+        spent = 0.0
+        while not samples or not is_enough(spent, len(samples)):
+            seconds, loss = timed(contender, task)
+            samples.append(seconds)
+            spent += seconds
+    finally:
+        gc.enable()
+    return Turn(statistics.median(samples), len(samples), loss)
+
+
+def is_enough(spent: float, calls: int) -> bool:
+    """Whether a turn may end."""
+    return spent >= LONG_TURN_SECONDS or (spent >= TURN_SECONDS and calls >= TURN_CALLS)
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+_RESET_PEAK = "5"  # proc_pid_clear_refs(5)
+FREEING_SECONDS = 0.05  # for libraries that free memory in a thread of their own, as XLA does
+
+
+class Peak(NamedTuple):
+    """A call's seconds, its loss, and the peak of resident memory less what was before."""
+
+    seconds: float
+    loss: float | None
+    peak_bytes: int | None  # None where the system does not say: only Linux does, in /proc
+
+
+def watch_memory(contender: Contender, task: str) -> Peak:
+    """One call and the memory that it takes beyond what is there already."""
+    give_back_freed_memory()
+    call = contender.call(task)
+    can_tell = reset_peak()
+    before = resident("VmRSS") if can_tell else 0
+    seconds, result = clocked(call)
+    peak = max(0, resident("VmHWM") - before) if can_tell else None
+    loss = loss_of(result)
+    del result
+    contender.restore(task)
+    return Peak(seconds, loss, peak)
+
+
+def reset_peak() -> bool:
+    """The peak counts from now on; False where the system has no such thing."""
+    try:
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        return resident("VmHWM") > 0
+    except (OSError, ValueError):
+        return False
+
+
+def resident(field: str) -> int:
+    """Bytes that /proc/self/status gives: VmRSS now, VmHWM at the peak."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == field:
+            return int(rest.split()[0]) * 1024
+    raise ValueError(f"/proc/self/status has no {field}")
+
+
+def give_back_freed_memory() -> None:
+    """What allocators keep for later goes back to the system, so that using it again counts."""
+    gc.collect()
+    time.sleep(FREEING_SECONDS)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,207 @@
+"""One case: the workers that can compute it warm up, then take turns round by round."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from math import isclose
+from pathlib import Path
+
+from crossent.commands.bench.cases import Case
+from crossent.commands.bench.contender import Contender
+from crossent.commands.bench.data import write_arrays
+from crossent.commands.bench.limits import MachineLimits
+from crossent.commands.bench.process import ContenderError, Worker
+from crossent.commands.bench.report import CaseResult, Timing
+from crossent.commands.bench.settings import memory
+
+# Whoever takes long sits rounds out, so as not to take longer than this on a case; but it takes
+# part in LEAST_ROUNDS.
+CASE_SECONDS = 15.0
+LEAST_ROUNDS = 2
+CALLS_PER_TURN = 2  # of a task that takes long: the first is not timed
+
+# Before a turn: the threads of whoever came before spin for a while in case there is more to do.
+SETTLE_SECONDS = 0.02
+
+MEMORY_SHARE = 0.85  # of what is free: the rest is the system's
+
+# How far the mean losses of contenders may be apart: they compute the same.
+LOSS_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 2e-2}
+
+
+class Entry:
+    """A worker within one case, and what it has measured."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.name = worker.contender.name
+        self.rounds = 0  # in which it takes part
+        self.losses: dict[str, float | None] = {}  # of each task, at the warm-up
+        self.peaks: dict[str, int | None] = {}
+        self.samples: dict[str, list[float]] = {task: [] for task in worker.contender.tasks}
+        self.calls = dict.fromkeys(self.samples, 0)
+
+    def warm_up(self, rounds: int) -> None:
+        """Every task for the first time: compiled, its memory measured, its time foreseen."""
+        seconds = 0.0
+        for task in self.samples:
+            reply = self.worker.ask("warm_up", task=task)
+            self.losses[task], self.peaks[task] = reply["loss"], reply["peak_bytes"]
+            seconds += CALLS_PER_TURN * reply["seconds"]
+        self.rounds = rounds_for(seconds, rounds)
+
+    def take_turn(self, dtype: str) -> None:
+        """One turn of every task."""
+        time.sleep(SETTLE_SECONDS)
+        for task, samples in self.samples.items():
+            reply = self.worker.ask("turn", task=task)
+            loss, before = reply["loss"], self.losses[task]
+            if not same_loss(loss, before, dtype):
+                raise ContenderError(f"loss {loss:.7g} after {before:.7g}: inputs changed")
+            samples.append(reply["seconds"])
+            self.calls[task] += reply["calls"]
+
+    def timings(self) -> Iterator[Timing]:
+        """The results, task by task."""
+        for task, samples in self.samples.items():
+            if samples:
+                yield Timing(self.name, task, tuple(samples), self.calls[task], self.peaks[task])
+
+
+def rounds_for(seconds: float, rounds: int) -> int:
+    """In how many rounds a worker takes part whose turn takes so long.
+
+    >>> rounds_for(0.1, 9), rounds_for(3.0, 9), rounds_for(60.0, 9), rounds_for(60.0, 1)
+    (9, 5, 2, 1)
+    """
+    affordable = int(CASE_SECONDS / seconds) if seconds > 0 else rounds
+    return min(rounds, max(LEAST_ROUNDS, affordable))
+
+
+def takes_part(share: int, number: int, rounds: int) -> bool:
+    """Whether a worker that takes part in `share` rounds is in this one: they are spread evenly.
+
+    >>> [number for number in range(9) if takes_part(3, number, 9)]
+    [2, 5, 8]
+    """
+    return (number * share) // rounds != ((number + 1) * share) // rounds
+
+
+def same_loss(loss: float | None, other: float | None, dtype: str) -> bool:
+    """Whether two results are the same computation's."""
+    if loss is None or other is None:
+        return True
+    return isclose(loss, other, rel_tol=LOSS_TOLERANCE[dtype])
+
+
+class CaseRun:
+    """The state of one case: who takes part, who was left out, and in which order turns were."""
+
+    def __init__(self, case: Case, workers: list[Worker], folder: Path) -> None:
+        self.case, self.folder = case, folder
+        self.left_out: dict[str, str] = {}
+        self.entries = [Entry(worker) for worker in workers if self.can_take_part(worker)]
+        room = free_memory()
+        held = sum(worker.contender.held for worker in workers)
+        most = max((worker.contender.most_held for worker in workers), default=0)
+        # Where memory is short nothing is kept between turns: arrays are loaded anew for each.
+        self.keep = room is None or (held + most) * case.bytes < room
+
+    def can_take_part(self, worker: Worker) -> bool:
+        """Whether a worker can compute the case here; if not, says why in `left_out`."""
+        contender = worker.contender
+        reason = contender.why_not(self.case) or self.lacks_memory(contender)
+        if reason is None:
+            try:
+                worker.revive()
+            except ContenderError as error:
+                reason = str(error)
+        if reason is not None:
+            self.left_out[contender.name] = reason
+        return reason is None
+
+    def lacks_memory(self, contender: type[Contender]) -> str | None:
+        """Why a contender should not even begin, or None."""
+        needed, room = contender.most_held * self.case.bytes, free_memory()
+        if room is None or needed <= room:
+            return None
+        return f"needs {needed / 2**30:.1f} GiB; {room / 2**30:.1f} GiB are free"
+
+    @contextmanager
+    def loaded(self, entry: Entry) -> Iterator[None]:
+        """The worker holds the arrays; anything that goes wrong leaves it out from here on."""
+        try:
+            if not self.keep or not entry.rounds:
+                if lacking := self.lacks_memory(entry.worker.contender):
+                    raise ContenderError(lacking)
+                entry.worker.ask("load", case=asdict(self.case), folder=str(self.folder))
+            yield
+            if not self.keep:
+                entry.worker.ask("unload")
+        except ContenderError as error:
+            self.leave_out(entry, str(error))
+
+    def leave_out(self, entry: Entry, reason: str) -> None:
+        """From here on the worker takes no part in the case."""
+        self.left_out[entry.name] = reason
+        self.entries.remove(entry)
+        if entry.worker.alive:
+            entry.worker.ask("unload")
+
+    def leave_out_the_wrong(self) -> None:
+        """Who computes another loss than the first contender does computes something else."""
+        first = next((e for e in self.entries if any(e.losses.values())), None)
+        for entry in list(self.entries):
+            for loss in entry.losses.values():
+                expected = next(iter(first.losses.values())) if first else None
+                if entry in self.entries and not same_loss(loss, expected, self.case.dtype):
+                    assert first is not None
+                    self.leave_out(entry, f"loss {loss:.7g}, but {first.name} {expected:.7g}")
+
+
+def run_case(
+    case: Case,
+    workers: list[Worker],
+    rounds: int,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> CaseResult:
+    """Time every worker that can compute the case, in alternation; the first one moves on."""
+    write_arrays(case, folder)
+    run = CaseRun(case, workers, folder)
+    for worker in workers:
+        entry = next((e for e in run.entries if e.worker is worker), None)
+        if entry:
+            with run.loaded(entry):
+                entry.warm_up(rounds)
+        advance(1)
+    run.leave_out_the_wrong()
+    order = []
+    for number in range(rounds):
+        taking_turns = [e for e in run.entries if takes_part(e.rounds, number, rounds)]
+        first = number % max(1, len(taking_turns))
+        taking_turns = taking_turns[first:] + taking_turns[:first]
+        for entry in taking_turns:
+            with run.loaded(entry):
+                entry.take_turn(case.dtype)
+            advance(1)
+        advance(len(workers) - len(taking_turns))
+        order.append(tuple(entry.name for entry in taking_turns))
+    for entry in run.entries if run.keep else ():
+        entry.worker.ask("unload")
+    timings = [timing for entry in run.entries for timing in entry.timings()]
+    limits = MachineLimits.name
+    return CaseResult(
+        case,
+        timings=tuple(timing for timing in timings if timing.contender != limits),
+        limits=tuple(timing for timing in timings if timing.contender == limits),
+        left_out=run.left_out,
+        rounds=tuple(order),
+    )
+
+
+def free_memory() -> float | None:
+    """Bytes that a case may take, or None where the system does not say."""
+    available = memory("MemAvailable")
+    return None if available is None else available * MEMORY_SHARE

@@ -1,0 +1,1 @@
+"""``crossent demo``: a classifier of handwritten digits, trained before your eyes."""

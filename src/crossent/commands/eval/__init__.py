@@ -1,0 +1,1 @@
+"""``crossent eval``: saved outputs of a model, as `crossent.evaluate` measures them."""

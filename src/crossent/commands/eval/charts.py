@@ -1,0 +1,286 @@
+"""The charts of a report: one figure a function, in the look of the demo's figure.
+
+C classes. Each chart's title is in the page, so a figure holds axes alone; sizes are inches, chosen
+so that text is readable at the width of a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from crossent.commands.demo.figure import (
+    FAINT,
+    HELD_OUT,
+    INK,
+    LINE,
+    TRAINING,
+    fill_confusion,
+    style_axes,
+)
+from crossent.commands.eval.verdict import figure as number
+from crossent.evaluation.result import Classes, EvaluationResult
+
+WIDTH, HEIGHT = 4.6, 3.1
+FONT = 10
+SMALLEST_LOSS = 1e-7  # rows below it share the first bar
+BARS = 40
+LUMPED = 0.005  # the share of easy rows that the first bar holds too
+MATRIX_CLASSES = 12  # up to which confusion is drawn as a matrix
+LISTED = 12  # classes or pairs that are drawn
+RED = "#c2410c"
+
+Edges = NDArray[np.float64]
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """A figure as an <svg> element without size, ids of its own, and text as text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).strip()
+
+
+def new_axes(height: float = HEIGHT, *, left: float = 0.74, bottom: float = 0.52) -> Axes:
+    """Axes on a figure of their own, with room in inches for what stands beside them."""
+    figure = Figure(figsize=(WIDTH, height), facecolor="none")
+    right, top = 0.2, 0.1
+    axes = figure.add_axes(
+        (
+            left / WIDTH, bottom / height,
+            (WIDTH - left - right) / WIDTH, (height - bottom - top) / height,
+        )
+    )  # fmt: skip
+    axes.set_facecolor("none")
+    style_axes(axes)
+    axes.tick_params(labelsize=FONT)
+    return axes
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that axes stand on."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def label_axes(axes: Axes, x: str, y: str) -> None:
+    """Names of the axes."""
+    axes.set_xlabel(x, fontsize=FONT, color=INK)
+    axes.set_ylabel(y, fontsize=FONT, color=INK)
+
+
+def percent(axes: Axes, which: str) -> None:
+    """Shares as percentages on the x or y axis."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
+
+
+def loss_distribution(result: EvaluationResult) -> Figure:
+    """Rows by their loss, on a logarithmic scale, with the median and the mean."""
+    low, high, counts = result.histogram
+    finite = np.isfinite(high)
+    middle = np.maximum(0.5 * (low + high)[finite], SMALLEST_LOSS)
+    shares = counts[finite] / counts.sum()
+    first = middle[int(np.searchsorted(np.cumsum(shares), LUMPED))]
+    edges = np.geomspace(first, max(middle.max() * 1.1, first * 4), BARS + 1)
+    bars, _ = np.histogram(np.maximum(middle, first), bins=edges, weights=shares)
+    axes = new_axes()
+    axes.bar(edges[:-1], bars, width=np.diff(edges), align="edge", color=HELD_OUT, alpha=0.75)
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, 1.3 * bars.max())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    marks = [("median", result.quantiles["median"], INK), ("mean", result.nll, RED)]
+    marks.sort(key=lambda mark: mark[1])
+    for (name, value, color), side, height in zip(marks, ("right", "left"), (1, 0.91), strict=True):
+        if not edges[0] < value < edges[-1]:
+            continue
+        place = math.log(value / edges[0]) / math.log(edges[-1] / edges[0])
+        side = "left" if place < 0.35 else "right" if place > 0.65 else side
+        axes.axvline(value, ymax=height - 0.09, color=color, linewidth=1.2)
+        axes.annotate(
+            f"{name} {number(value)}", (value, height), xycoords=("data", "axes fraction"),
+            ha=side, va="top", fontsize=FONT, color=color, weight="bold",
+        )  # fmt: skip
+    percent(axes, "y")
+    label_axes(axes, "-log p of the truth, nats", "rows")
+    return figure_of(axes)
+
+
+def concentration(result: EvaluationResult) -> tuple[Edges, Edges]:
+    """Shares of the rows, hardest first, and the share of all loss that they carry."""
+    low, high, counts = result.histogram
+    finite = np.isfinite(high) & (high > 0)
+    middle, rows = 0.5 * (low + high)[finite][::-1], counts[finite][::-1]
+    loss = np.cumsum(middle * rows)
+    if not len(rows) or loss[-1] <= 0:
+        return np.array([0.0, 1.0]), np.array([0.0, 1.0])
+    return (
+        np.concatenate([[0.0], np.cumsum(rows) / counts.sum()]),
+        np.concatenate([[0.0], loss / loss[-1]]),
+    )
+
+
+def share_of_hardest(result: EvaluationResult, share: float) -> float:
+    """The share of all loss that the hardest rows carry."""
+    return float(np.interp(share, *concentration(result)))
+
+
+def loss_concentration(result: EvaluationResult) -> Figure:
+    """The share of all loss that the hardest rows carry, against how many of them there are."""
+    rows, loss = concentration(result)
+    axes = new_axes()
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        "all rows alike", (0.62, 0.62), xytext=(6, -10), textcoords="offset points",
+        fontsize=FONT, color=FAINT,
+    )  # fmt: skip
+    axes.fill_between(rows, loss, color=HELD_OUT, alpha=0.12, linewidth=0)
+    axes.plot(rows, loss, color=HELD_OUT, linewidth=2)
+    carried = share_of_hardest(result, 0.1)
+    axes.plot([0.1], [carried], "o", color=RED, markersize=5)
+    axes.annotate(
+        f"hardest 10%: {carried:.0%} of the loss", (0.1, carried), xytext=(9, -13),
+        textcoords="offset points", fontsize=FONT, color=RED, weight="bold",
+    )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(0, 1.03))
+    percent(axes, "x")
+    percent(axes, "y")
+    label_axes(axes, "rows, the hardest first", "share of the loss")
+    return figure_of(axes)
+
+
+def reliability(classes: Classes) -> Figure:
+    """How often answers are right against how sure the model was of them."""
+    bins = [one for one in classes.calibration if one.weight]
+    confidence, accuracy, weight = (
+        np.array([getattr(one, name) for one in bins])
+        for name in ("confidence", "accuracy", "weight")
+    )
+    axes = new_axes()
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        "as sure as right", (0.06, 0.06), xytext=(8, -4), textcoords="offset points",
+        fontsize=FONT, color=FAINT,
+    )  # fmt: skip
+    error = np.sqrt(accuracy * (1 - accuracy) / weight)
+    below, above = np.minimum(error, accuracy), np.minimum(error, 1 - accuracy)
+    axes.errorbar(
+        confidence, accuracy, yerr=[below, above], fmt="none", ecolor=HELD_OUT, elinewidth=1
+    )
+    axes.plot(confidence, accuracy, color=HELD_OUT, linewidth=1, alpha=0.5)
+    axes.scatter(
+        confidence, accuracy, s=12 + 180 * weight / weight.max(), color=HELD_OUT, alpha=0.75,
+        linewidth=0, zorder=3,
+    )  # fmt: skip
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.05))
+    percent(axes, "x")
+    percent(axes, "y")
+    label_axes(axes, "confidence in the answer", "answers that are right")
+    return figure_of(axes)
+
+
+def loss_by_rank(classes: Classes) -> Figure:
+    """Where the truth stands among the answers, and what it costs there."""
+    few = len(classes.ranks) <= 6
+    names = [
+        f"{one.low}-{one.high}" if few and one.low != one.high else f"{one.low}"
+        for one in classes.ranks
+    ]
+    rows = np.array([one.rows for one in classes.ranks], float)
+    axes = new_axes()
+    places = np.arange(len(names))
+    axes.bar(places, rows / rows.sum(), color=TRAINING, alpha=0.45, width=0.72)
+    for place, share in zip(places, rows / rows.sum(), strict=True):
+        if not few and share < 0.1:
+            continue
+        axes.annotate(
+            f"{share:.1%}" if share >= 0.001 else f"{share:.1e}", (place, share), xytext=(0, 2),
+            textcoords="offset points", ha="center", fontsize=8, color=FAINT,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.15 * float((rows / rows.sum()).max()))
+    percent(axes, "y")
+    axes.set_xticks(places, names, fontsize=FONT if few else 8)
+    axes.grid(visible=False, axis="x")
+    label_axes(axes, "rank of the truth" + (", and up" * (not few)), "rows (bars)")
+    over = axes.twinx()
+    loss = np.array([one.loss for one in classes.ranks])
+    over.plot(places, loss, "o-", color=RED, linewidth=1.6, markersize=4)
+    over.set_ylim(0, 1.15 * float(np.max(loss[np.isfinite(loss)], initial=0.1)))
+    over.set_ylabel("mean -log p there (line)", fontsize=FONT, color=RED)
+    over.tick_params(labelsize=FONT, labelcolor=RED, color=LINE)
+    over.spines[:].set_visible(False)
+    axes.set_position((0.74 / WIDTH, 0.52 / HEIGHT, 3.28 / WIDTH, 2.48 / HEIGHT))
+    return figure_of(axes)
+
+
+def loss_by_class(classes: Classes) -> Figure:
+    """The classes of largest loss."""
+    order = classes.hardest(LISTED)
+    values = classes.loss_of_class[order]
+    notes = [
+        f"{number(float(value))}, {classes.accuracy_of_class[k]:.0%} right of "
+        f"{classes.rows_of_class[k]:,}"
+        for k, value in zip(order, values, strict=True)
+    ]
+    return bars([f"{k}" for k in order], values, notes, "class", "mean -log p, nats", HELD_OUT)
+
+
+def top_pairs(classes: Classes) -> Figure:
+    """The mistakes that are made most often."""
+    pairs = classes.top_pairs[:LISTED]
+    about = "" if classes.top_pairs_are_exact else "about "
+    return bars(
+        [f"{pair.label} for {pair.predicted}" for pair in pairs],
+        np.array([pair.times for pair in pairs], float),
+        [f"{about}{pair.times:,}" for pair in pairs], "", "rows", RED,
+    )  # fmt: skip
+
+
+def bars(
+    names: list[str], values: Edges, notes: list[str], y: str, x: str, color: str
+) -> Figure:  # fmt: skip
+    """Bars from the left, each with its name before it and a note behind it."""
+    left = 0.3 + 0.085 * max(map(len, names)) + (0.2 if y else 0)
+    axes = new_axes(max(1.2, 0.68 + 0.225 * len(names)), left=left)
+    places = np.arange(len(names))
+    axes.barh(places, np.where(np.isfinite(values), values, 0), color=color, alpha=0.75, height=0.7)
+    largest = float(np.max(values[np.isfinite(values)], initial=0)) or 1.0
+    axes.set_xlim(0, 1.9 * largest)
+    for place, value, note in zip(places, values, notes, strict=True):
+        axes.annotate(
+            note, (value if math.isfinite(value) else 0, place), xytext=(4, 0), va="center",
+            textcoords="offset points", fontsize=9, color=INK,
+        )  # fmt: skip
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    label_axes(axes, x, y)
+    return figure_of(axes)
+
+
+def confusion_matrix(classes: Classes) -> Figure:
+    """Counts of label by answer."""
+    assert classes.confusion is not None
+    axes = new_axes(4.3, left=0.5, bottom=0.5)
+    axes.grid(visible=False)
+    fill_confusion(axes, classes.confusion, label="label")
+    axes.set_xlabel("answer", fontsize=FONT)
+    axes.set_ylabel("label", fontsize=FONT)
+    return figure_of(axes)

@@ -1,0 +1,147 @@
+"""The ``crossent eval`` command: from its arguments to ``evaluate``, and out as text or JSON."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.commands.eval.text import format_result
+from crossent.commands.eval.verdict import verdict
+from crossent.commands.terminal import DataError, UsageError, print_json, progress
+from crossent.evaluation.evaluator import evaluate
+from crossent.evaluation.opening import ARCHIVE_SUFFIXES, open_array
+from crossent.evaluation.result import EvaluationResult
+
+MOST_WEIGHTS = 1 << 24  # classes
+
+
+class Files(NamedTuple):
+    """Which of the files on the command line are what."""
+
+    logits: list[str] | None
+    targets: list[str] | None
+    logprobs: list[str] | None
+
+
+def sort_files(files: list[str], targets: list[str], *, are_logprobs: bool) -> Files:
+    """Tells logits from targets.
+
+    >>> sort_files(["logits.npy", "targets.npy"], [], are_logprobs=False)
+    Files(logits=['logits.npy'], targets=['targets.npy'], logprobs=None)
+    """
+    if are_logprobs:
+        if targets:
+            raise UsageError("--logprobs: log-probabilities are of the truth already; no --targets")
+        if not files:
+            raise UsageError("--logprobs: name a file of log-probabilities, one a row")
+        return Files(None, None, files)
+    if targets:
+        if not files:
+            raise UsageError("--targets: name the logits too: crossent eval LOGITS... -t TARGETS")
+        return Files(files, targets, None)
+    if not files:
+        return Files(None, None, None)
+    if len(files) == 1:
+        if files[0].endswith(ARCHIVE_SUFFIXES):
+            return Files(files, files, None)
+        raise UsageError(f"{files[0]}: and the targets? crossent eval LOGITS TARGETS")
+    if len(files) > 2:
+        raise UsageError(
+            f"{len(files)} files: which are targets? crossent eval LOGITS... -t TARGETS, "
+            "or patterns in quotes: crossent eval 'logits-*.npy' 'targets-*.npy'"
+        )
+    return Files(files[:1], files[1:], None)
+
+
+def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
+    """The class weights in a file."""
+    part = open_array(path, None, ("weight",))
+    try:
+        if part.nbytes > 8 * MOST_WEIGHTS:
+            raise UsageError(f"--weight {path}: holds shape {part.shape}; give one number a class")
+        weights = np.empty(part.shape, part.dtype)
+        part.read_into(weights.reshape(-1), 0)
+    finally:
+        part.numbers.close()
+    return weights
+
+
+def check_report_path(path: Path) -> None:
+    """Raises UsageError where the report could not be written, before any work is done."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {path}: end its name in .html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--report {path}: name a file in a folder that is there")
+
+
+def eval_command(
+    files: list[str],
+    targets: list[str],
+    *,
+    are_logprobs: bool,
+    report: Path | None,
+    weight: Path | None,
+    memory: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Evaluates files and prints the figures; ``settings`` are arguments of ``evaluate``."""
+    given = sort_files(files, targets, are_logprobs=are_logprobs)
+    for name in ("row_weight", "compare"):
+        settings[name] = settings[name] or None
+    if report is not None:
+        check_report_path(report)
+        from crossent.commands.eval.report import (
+            save_report,  # before the work: matplotlib may lack
+        )
+    try:
+        result = evaluate(
+            given.logits, given.targets, logprobs=given.logprobs,
+            weight=None if weight is None else read_class_weight(weight),
+            memory=memory << 20, progress=partial(progress, in_bytes=True), **settings,
+        )  # fmt: skip
+        if report is not None:
+            save_report(result, report)
+    except MemoryError:
+        raise DataError("out of memory; hold less with --memory, or free some") from None
+    except KeyboardInterrupt:
+        print("crossent: interrupted: no output was left half written", file=sys.stderr)
+        raise
+    except (TypeError, ValueError) as error:
+        raise as_usage(error) from None
+    are_digits = given == (None, None, None)
+    print_result(result, settings, report, are_digits=are_digits, as_json=as_json)
+
+
+def as_usage(error: Exception) -> Exception:
+    """Errors of files and rows as they are; what the library says of options as bad usage."""
+    if isinstance(error, DataError | UsageError):
+        return error
+    return UsageError(str(error))
+
+
+def print_result(
+    result: EvaluationResult, settings: dict[str, Any], report: Path | None, *,
+    are_digits: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """The figures on standard output; warnings on standard error."""
+    written = {
+        name: str(path)
+        for name, path in (
+            ("grad", settings["grad"]), ("losses", settings["losses"]), ("report", report)
+        ) if path is not None
+    }  # fmt: skip
+    for warning in result.warnings:
+        print(f"crossent: warning: {warning}", file=sys.stderr)
+    if as_json:
+        print_json(result.as_dict() | {"verdict": verdict(result), "written": written})
+        return
+    print(format_result(result))
+    if are_digits:
+        print("\n  These are the digits that come along. Yours: crossent eval LOGITS TARGETS")
+    for name, path in written.items():
+        print(f"\n  {name}: {path}")

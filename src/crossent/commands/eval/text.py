@@ -1,0 +1,163 @@
+"""The figures as lines of text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import math
+
+from crossent.commands.eval.verdict import figure, verdict
+from crossent.evaluation.result import Classes, EvaluationResult
+from crossent.evaluation.tallies import CALIBRATION_BINS
+
+NAME = 18  # columns of a figure's name
+LISTED = 5  # classes and pairs that are listed
+
+
+def format_result(result: EvaluationResult) -> str:
+    """Everything a person wants first; ``--json`` has the rest."""
+    parts = [headline(result), "", *figures(result), ""]
+    parts += [f"  {line}" for sentence in verdict(result) for line in wrapped(sentence)]
+    if result.comparison is not None:
+        parts += ["", *comparison_lines(result)]
+    if result.classes is not None and result.classes.count > 2:
+        parts += ["", *class_lines(result.classes)]
+    if result.hardest:
+        parts += ["", *hardest_lines(result)]
+    return "\n".join(parts)
+
+
+def headline(result: EvaluationResult) -> str:
+    """How much was evaluated, and what was left out."""
+    text = f"{result.rows:,} row{'s' * (result.rows != 1)}"
+    if result.classes is not None:
+        text += f", {result.classes.count:,} class{'es' * (result.classes.count != 1)}"
+    if result.ignored:
+        text += f"; {result.ignored:,} left out as ignored or of weight 0"
+    bad = result.bad_labels + result.bad_logits
+    if bad:
+        text += (
+            f"\n{bad:,} bad row{'s' * (bad != 1)} skipped ({result.bad_labels:,} by label, "
+            f"{result.bad_logits:,} by nan); the first is row {result.first_bad_row:,}"
+        )
+    return text
+
+
+def figures(result: EvaluationResult) -> list[str]:
+    """A line a figure: name, value with its standard error, what it means."""
+    lines = []
+    is_plain = result.loss == result.nll or (math.isnan(result.loss) and math.isnan(result.nll))
+    reduction = result.options["reduction"]
+    kind = "nats a row" if reduction != "sum" else "nats in all"
+    lines.append(line("loss", with_error(result.loss, result.loss_standard_error), kind))
+    if not is_plain:
+        lines.append(
+            line("-log p", with_error(result.nll, result.nll_standard_error),
+                 "no weights, smoothing, z-loss")
+        )  # fmt: skip
+    if result.classes is not None:
+        guess = f"{figure(result.classes.prior_loss)} by class frequency, "
+        guess += f"{figure(result.classes.uniform_loss)} uniform"
+        lines.append(line("guessing", guess, ""))
+    lines.append(line("perplexity", figure(result.perplexity), "as unsure as among that many"))
+    lines.append(line("bits", figure(result.bits), "a row"))
+    if result.bits_per_byte is not None:
+        lines.append(line("bits per byte", figure(result.bits_per_byte), f"of {result.bytes:,}"))
+    if result.classes is not None:
+        lines += class_figures(result.classes)
+    parts = ", ".join(f"{name} {figure(value)}" for name, value in result.quantiles.items())
+    lines.append(line("-log p of rows", parts, ""))
+    if result.temperature is not None:
+        fit = result.temperature
+        note = f"-log p {figure(fit.nll)} ({fit.passes} further passes)"
+        lines.append(line("best temperature", f"{fit.temperature:.4g}", note))
+    return lines
+
+
+def class_figures(classes: Classes) -> list[str]:
+    """The figures of answers."""
+    top5 = f"top 5: {classes.top5:.2%}" if classes.count > 5 else ""
+    error = classes.accuracy_standard_error
+    return [
+        line("accuracy", f"{classes.accuracy:.2%} +- {error:.2%}", top5),
+        line("Brier score", with_error(classes.brier, classes.brier_standard_error),
+             "0 is perfect, 2 the worst"),
+        line("calibration error", f"{classes.calibration_error:.2%}",
+             f"confidence - accuracy, {CALIBRATION_BINS} bins"),
+    ]  # fmt: skip
+
+
+def line(name: str, value: str, note: str) -> str:
+    """One figure."""
+    text = f"  {name:<{NAME}} {value}"
+    return f"{text:<{NAME + 26}} {note}".rstrip() if note else text
+
+
+def with_error(value: float, error: float) -> str:
+    """A value and its standard error, with digits to suit the error.
+
+    >>> with_error(0.123456, 0.00123), with_error(2.5, float("nan"))
+    ('0.1235 +- 0.0012', '2.500')
+    """
+    if not 0 < error < math.inf or not math.isfinite(value):
+        return figure(value)
+    places = 1 - math.floor(math.log10(error))
+    if not 0 <= places <= 6:
+        return f"{value:.6g} +- {error:.2g}"
+    return f"{value:.{places}f} +- {error:.{places}f}"
+
+
+def comparison_lines(result: EvaluationResult) -> list[str]:
+    """The paired difference, and who is right where."""
+    comparison = result.comparison
+    assert comparison is not None
+    lines = [
+        "  This model less the other, row by row",
+        line("loss", with_error(comparison.difference, comparison.standard_error),
+             f"the other's loss: {figure(comparison.other_loss)}"),
+    ]  # fmt: skip
+    if result.classes is not None:
+        lines.append(
+            f"  right: both {comparison.both_right:,}, only this {comparison.only_this_right:,}, "
+            f"only the other {comparison.only_other_right:,}, neither {comparison.both_wrong:,}"
+        )
+    return lines
+
+
+def class_lines(classes: Classes) -> list[str]:
+    """The classes with the largest loss, and the most frequent mistakes."""
+    lines = [f"  {'hardest classes':<34}most frequent mistakes"]
+    left = [
+        f"{k:>6}: -log p {figure(classes.loss_of_class[k])}, "
+        f"{classes.accuracy_of_class[k]:.1%} right"
+        for k in classes.hardest(LISTED)
+    ]
+    about = "" if classes.top_pairs_are_exact else "about "
+    right = [
+        f"{pair.label} taken for {pair.predicted}: {about}{pair.times:,}"
+        for pair in classes.top_pairs[:LISTED]
+    ] or ["none"]
+    for i in range(max(len(left), len(right))):
+        first = left[i] if i < len(left) else ""
+        lines.append(f"{first:<36}{right[i] if i < len(right) else ''}".rstrip())
+    return lines
+
+
+def hardest_lines(result: EvaluationResult) -> list[str]:
+    """The rows with the largest loss."""
+    if result.classes is None:
+        return ["  hardest rows: " + ", ".join(
+            f"{row.row:,} ({figure(row.loss)})" for row in result.hardest[:LISTED]
+        )]  # fmt: skip
+    lines = [f"  {'hardest rows':>12}{'-log p':>10}{'label':>9}   taken for"]
+    for row in result.hardest[:LISTED]:
+        answers = ", ".join(
+            f"{k} ({prob:.1%})" for k, prob in zip(row.classes[:2], row.probs[:2], strict=True)
+        )
+        lines.append(f"  {row.row:>12,}{figure(row.loss):>10}{row.label:>9,}   {answers}")
+    return lines
+
+
+def wrapped(sentence: str) -> list[str]:
+    """A sentence in lines of 78 columns."""
+    import textwrap
+
+    return textwrap.wrap(sentence, 78)

@@ -1,0 +1,184 @@
+"""The ``crossent explain`` command: reads the problem, writes the walk in the form asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossent.commands.explain.inputs import Problem, read_problem
+from crossent.commands.explain.state import State
+from crossent.commands.explain.view import View, make_view
+from crossent.commands.explain.walk import NUDGES, all_numbers
+from crossent.commands.terminal import UsageError, print_json, without_nonfinite
+
+PAGE = Path("crossent-explain.html")
+FORMS = ("page", "text", "latex", "numpy", "json")
+
+
+def explain_command(
+    *,
+    logits: str | None,
+    targets: str | None,
+    classes: str | None,
+    row: int | None,
+    form: str,
+    out: Path | None,
+    open_page: bool,
+) -> None:
+    """Write the walk: a page to a file that is opened, the other forms to the terminal or --out."""
+    if form == "page" and out is None:
+        out = PAGE
+    if out is not None:
+        check_out(out)
+    problem = read_problem(logits, targets, classes)
+    check_row(row, problem)
+    view = make_view(problem, row)
+    if form == "page":
+        assert out is not None
+        write_page(view, out, open_page=open_page)
+    elif form == "json" and out is None:
+        print_json(walk_document(view))
+    else:
+        text = walk_text(view, form)
+        if out is None:
+            print(text, end="")
+        else:
+            out.write_text(text, encoding="utf-8")
+            print(f"Written: {out}")
+
+
+def chosen_form(**wanted: bool) -> str:
+    """The one form that is asked for; the page if none is."""
+    asked = [name for name, is_wanted in wanted.items() if is_wanted]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]}: give one of them")
+    return asked[0] if asked else "page"
+
+
+def check_out(path: Path) -> None:
+    """Raise UsageError where the walk could not be written, before any work is done."""
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"--out {path}: is a folder; name a file, such as {path / PAGE}")
+    if not folder.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {folder}; make it or name another")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"--out {path}: may not be written; name a file in a folder of yours")
+
+
+def check_row(row: int | None, problem: Problem) -> None:
+    """Raise UsageError for a row that is not there."""
+    if row is not None and not 0 <= row < problem.rows:
+        raise UsageError(
+            f"--row {row}: there is no such row; rows are counted from 0, the last is "
+            f"{problem.rows - 1}"
+        )
+
+
+def write_page(view: View, out: Path, *, open_page: bool) -> None:
+    """Write the page and open it where there is a screen."""
+    from crossent.commands.explain.page import make_page
+
+    out.write_text(make_page(view), encoding="utf-8")
+    opened = open_page and has_screen() and webbrowser.open(out.resolve().as_uri())
+    print(f"Page: {out}" + ("" if opened else " (open it in a browser)"))
+
+
+def has_screen() -> bool:
+    """Whether a browser could show a window; else Python would start one in the terminal."""
+    wanted = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in wanted)
+
+
+def walk_text(view: View, form: str) -> str:
+    """The walk as text of the form asked for."""
+    state = State.of(view)
+    if form == "numpy":
+        from crossent.commands.explain.numpy_code import program
+
+        return program(view, state)
+    if form == "json":
+        import json
+
+        return json.dumps(without_nonfinite(walk_document(view)), indent=2) + "\n"
+    numbers = all_numbers(view, state)
+    if form == "latex":
+        from crossent.commands.explain.latex import latex
+
+        return latex(view, numbers)
+    from crossent.commands.explain.text import tell
+
+    return tell(view, numbers)
+
+
+def walk_document(view: View) -> dict[str, Any]:
+    """Every step's numbers under names: lists over the shown classes, the rest of them last."""
+    state = State.of(view)
+    n = all_numbers(view, state)
+    slots = range(view.slots)
+
+    def row(name: str) -> list[float]:
+        return [n[f"{name}.{k}"] for k in slots if f"{name}.{k}" in n]
+
+    def square(name: str) -> list[list[float]]:
+        return [[n[f"{name}.{i}.{j}"] for j in slots] for i in slots]
+
+    return {
+        "rows": view.N,
+        "classes": view.C,
+        "row": view.row.index,
+        "shown_rows": [each.index for each in view.rows],
+        "shown_classes": list(view.row.classes),
+        "class_names": list(view.row.names),
+        "other_classes": view.C - len(view.row.classes),
+        "logits": row("a"),
+        "targets": row("y"),
+        "row_max": n["m"],
+        "without_maximum": {"shift": state.shift, "exp": row("naive.exp"), "prob": row("naive.p")},
+        "exp": row("exp"),
+        "sum_exp": n["sum"],
+        "lse": n["lse"],
+        "prob": row("p"),
+        "loss": {"row": n["loss"], "sum": n["loss.sum"], "mean": n["loss.mean"]},
+        "loss_of_shown_rows": [n[f"loss.{r}"] for r in range(len(view.rows))],
+        "grad_by_prob": row("dp"),
+        "softmax_jacobian": square("J"),
+        "log_softmax_slopes": row("dlog"),
+        "terms": square("term"),
+        "grad_of_row": row("grad"),
+        "grad_of_mean": row("Grow"),
+        "finite_differences": finite_differences(n),
+        "step": {
+            "size": state.step,
+            "logits": row("movedrow"),
+            "mean_before": n["step.before"],
+            "mean_after": n["step.after"],
+            "mean_predicted": n["step.predicted"],
+        },
+        "confident": {
+            "margin": state.margin,
+            "naive_loss": n["sure.naive.loss.64"],
+            "loss": n["sure.loss.64"],
+            "naive_grad": n["sure.naive.grad.64"],
+            "grad": n["sure.grad.64"],
+        },
+        "soft": {"targets": row("soft.y"), "loss": n["soft.loss"], "grad": row("soft.grad")},
+        "label_smoothing": {
+            "share": state.smoothing,
+            "targets": row("q"),
+            "loss": n["smooth.loss"],
+            "grad": row("smooth.grad"),
+        },
+    }
+
+
+def finite_differences(numbers: Mapping[str, float]) -> list[dict[str, float]]:
+    """The largest difference between gradient and quotient for each h."""
+    return [
+        {"h": h, "largest_difference": numbers[f"nudge.error.{place}"]}
+        for place, h in enumerate(NUDGES)
+    ]
