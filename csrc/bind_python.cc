@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "bind_buffer.h"
-#include "bind_limits.h"
 #include "bind_problem.h"
 #include "bind_standings.h"
 #include "bind_torch.h"
@@ -101,7 +100,6 @@ NB_MODULE(_core, module) {
   module.def("select_isa", &crossent::select_isa);
   module.def("get_num_threads", &crossent::get_num_threads);
   module.def("set_num_threads", &crossent::set_num_threads);
-  crossent::bind_limits(module);
   crossent::bind_standings(module);
   crossent::bind_pointers(module);
 }

@@ -4,15 +4,27 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import asdict
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 
 from crossent.commands.bench import measure, rounds
-from crossent.commands.bench.cases import IN_PLACE, LOSS, SHAPES, TASKS, Case, parse_shape
-from crossent.commands.bench.contenders.ours import Crossent
-from crossent.commands.bench.data import as_stored, from_stored, read_arrays, write_arrays
+from crossent.commands.bench.cases import (
+    IN_PLACE,
+    LOSS,
+    SHAPES,
+    TASKS,
+    Case,
+    as_stored,
+    from_stored,
+    parse_shape,
+    read_arrays,
+    write_arrays,
+)
+from crossent.commands.bench.contenders.numpy import Crossent
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.worker import Session
 
@@ -34,44 +46,38 @@ def no_waiting(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of resident memory")
-def test_peak_memory_is_what_a_call_takes(tmp_path):
-    class Wasteful(Crossent):
-        def call(self, task):
-            return lambda: (1.0, np.ones(64 << 20, np.uint8))
+def test_peak_memory_is_what_a_call_takes():
+    found = measure.watch_memory(lambda: (1.0, np.ones(64 << 20, np.uint8)), nothing)
+    assert 60 < found.peak_bytes / 2**20 < 80
 
-    contender = loaded(Wasteful, CASES[0], tmp_path)
-    assert 60 < measure.watch_memory(contender, LOSS).peak_bytes / 2**20 < 80
+
+def nothing():
+    """What there is to restore."""
 
 
 # --- Inputs are restored, and whoever is wrong is left out ----------------------------------------
 
 
-def loaded(kind, case, folder):
-    write_arrays(case, folder)
-    contender = kind()
-    contender.load(case, read_arrays(folder))
-    return contender
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_inputs_are_restored_after_every_call(task, tmp_path):
-    contender = loaded(Crossent, CASES[0], tmp_path)
-    before = contender.logits.copy()
-    turn = measure.take_turn(contender, task)
-    assert turn.calls >= measure.TURN_CALLS
-    assert (contender.logits == before).all()
-    assert turn.loss == pytest.approx(float(contender.call(LOSS)()), rel=1e-6)
+    write_arrays(CASES[0], tmp_path)
+    session = Session(Crossent(), 1)
+    session.load(asdict(CASES[0]), str(tmp_path))
+    before = session.contender.stored.copy()
+    turn = session.turn(task)
+    assert turn["calls"] >= measure.TURN_CALLS
+    assert (session.contender.stored == before).all()
+    assert turn["loss"] == pytest.approx(float(session.calls[LOSS]()), rel=1e-6)
 
 
 def test_the_first_call_of_a_turn_is_not_timed():
     made = []
 
-    class Slow(Crossent):
-        def call(self, task):
-            made.append(task)
-            return lambda: time.sleep(measure.LONG_TURN_SECONDS)
+    def slow():
+        made.append(None)
+        time.sleep(measure.LONG_TURN_SECONDS)
 
-    turn = measure.take_turn(Slow(), LOSS)
+    turn = measure.take_turn(slow, nothing)
     assert (turn.calls, len(made)) == (1, 2)
 
 
@@ -113,8 +119,8 @@ class Wrong(Crossent):
 
     name, tasks = "wrong", (LOSS,)
 
-    def call(self, task):
-        return lambda: 1.5
+    def load(self, case, arrays):
+        return {LOSS: lambda: 1.5}
 
 
 class Failing(Crossent):
@@ -122,11 +128,16 @@ class Failing(Crossent):
 
     name, tasks = "failing", (LOSS,)
 
-    def call(self, task):
-        self.calls = getattr(self, "calls", 0) + 1
-        if self.calls > 4:
-            raise RuntimeError("no more")
-        return super().call(task)
+    def load(self, case, arrays):
+        made, loss = [], super().load(case, arrays)[LOSS]
+
+        def fail_in_the_end():
+            made.append(None)
+            if len(made) > 4:
+                raise RuntimeError("no more")
+            return loss()
+
+        return {LOSS: fail_in_the_end}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +171,7 @@ def test_where_memory_is_short_arrays_are_loaded_anew_for_every_turn(
 
 
 def test_a_worker_that_dies_is_reported():
-    with Worker(Crossent, 1) as worker:
+    with closing(Worker(Crossent, 1)) as worker:
         assert worker.ask("start")["threads"] == 1
         with pytest.raises(ContenderError, match="no_such_request"):
             worker.ask("no_such_request")
@@ -177,10 +188,11 @@ def test_what_a_library_prints_does_not_come_between_the_replies():
     program = """
 import sys
 from crossent.commands.bench import worker
-from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.contenders.numpy import Crossent
 class Loud(Crossent):
     def start(self, threads):
         print("welcome")
+        return threads
 worker.WORKERS["loud"] = Loud
 sys.argv = ["worker", "loud", "1"]
 worker.main()
@@ -207,7 +219,7 @@ def test_every_process_has_its_contender_s_environment(monkeypatch):
 
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     for kind, wanted in ((Environment, b"=1\0"), (Crossent, None)):
-        with Worker(kind, 1) as worker:
+        with closing(Worker(kind, 1)) as worker:
             worker.ask("start")
             with open(f"/proc/{worker._process.pid}/environ", "rb") as file:
                 found = file.read()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
-from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.report import Report
 from crossent.commands.bench.run import Plan, run_bench
@@ -22,6 +21,7 @@ from crossent.commands.terminal import (
 
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
+MOST_BYTES = 64 << 20  # of a saved run: a thousand rounds of everything are half of that
 Item = TypeVar("Item")
 
 
@@ -52,12 +52,10 @@ def bench_command(
         raise UsageError("--from shows what was measured then: leave out what chooses a new run")
     if plot is not None:
         check_picture_path(plot, "--plot")
-        from crossent.commands.bench.chart import (
-            save_chart,  # before the work: matplotlib may be missing
-        )
+        from crossent.commands.bench.chart import chart  # now, as matplotlib may be missing
     report = measure(make_plan(request)) if saved is None else read_report(saved)
     if plot is not None:
-        save_chart(report, plot)
+        chart(report).savefig(plot)
     if as_json:
         print_json(report.as_dict())
     elif as_markdown:
@@ -78,11 +76,15 @@ def measure(plan: Plan) -> Report:
 
 def read_report(path: Path) -> Report:
     """A report that ``--json`` wrote."""
+    with path.open("rb") as file:
+        found = file.read(MOST_BYTES + 1)
     try:
-        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if len(found) > MOST_BYTES:
+            raise ValueError(f"longer than {MOST_BYTES >> 20} MiB")
+        return Report.from_dict(json.loads(found.decode()))
+    except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: not a run that this version saved ({error!r}); make one: "
+            f"{path}: not a run that this version saved ({str(error)[:200]}); make one: "
             f"crossent bench --json > {path}"
         ) from None
 
@@ -96,15 +98,13 @@ def make_plan(request: Request) -> Plan:
     rounds = usual_rounds if request.rounds is None else request.rounds
     if rounds < 1:
         raise UsageError(f"--rounds {rounds}: at least 1 is needed")
-    shapes = chosen(
-        "--shapes", request.shapes, SHAPES, QUICK_SHAPES if request.quick else SHAPES, parse_shape
-    )
-    dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], parse_dtype)
-    everyone = CONTENDERS.values()
-    usual = [c.name for c in everyone if not (request.quick and c.compiles)]
-    contenders = chosen("--contenders", request.contenders, CONTENDERS, usual, parse_contender)
+    usual_shapes = QUICK_SHAPES if request.quick else SHAPES
+    shapes = chosen("--shapes", request.shapes, SHAPES, usual_shapes, parse_shape)
+    dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], one_of(DTYPES))
+    usual = [c.name for c in CONTENDERS.values() if not (request.quick and c.compiles)]
+    names = chosen("--contenders", request.contenders, CONTENDERS, usual, one_of(CONTENDERS))
     cases = tuple(Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes)
-    return Plan(cases, tuple(contenders), threads, rounds)
+    return Plan(cases, tuple(CONTENDERS[name] for name in names), threads, rounds)
 
 
 def chosen(
@@ -129,15 +129,12 @@ def chosen(
         raise UsageError(f"{option}: {error}") from None
 
 
-def parse_dtype(word: str) -> str:
-    """A type's name."""
-    if word not in DTYPES:
-        raise ValueError(f"{word!r} is none of {', '.join(DTYPES)}")
-    return word
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A function that gives back a word if it is one of the names."""
 
+    def parse(word: str) -> str:
+        if word not in names:
+            raise ValueError(f"{word!r} is none of {', '.join(names)}")
+        return word
 
-def parse_contender(word: str) -> type[Contender]:
-    """A contender by name."""
-    if word not in CONTENDERS:
-        raise ValueError(f"{word!r} is none of {', '.join(CONTENDERS)}")
-    return CONTENDERS[word]
+    return parse

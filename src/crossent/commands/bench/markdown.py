@@ -2,79 +2,66 @@
 
 from crossent.commands.bench import text
 from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT
-from crossent.commands.bench.report import Accuracy, CaseResult, Report, Timing
+from crossent.commands.bench.report import CaseResult, Report, Timing
 
 AS_IT_COMES = "torch"  # the peer that most people have: named beside the best one
 
 
 def markdown(report: Report) -> str:
     """Speed of the loss and of loss and gradient, accuracy, and how the figures were made."""
+    dtypes = list(dict.fromkeys(result.case.dtype for result in report.cases))
     blocks = []
     for ours in report.ours():
-        for dtype in dtypes(report):
-            blocks += [loss_table(report, ours, dtype), gradient_table(report, ours, dtype)]
-    blocks += [accuracy_table(report, dtype) for dtype in dtypes(report)]
+        for dtype in dtypes:
+            results = [result for result in report.cases if result.case.dtype == dtype]
+            blocks.append(loss_table(report, ours, dtype, results))
+            blocks.append(gradient_table(report, ours, dtype, results))
+    blocks += [accuracy_table(report, dtype) for dtype in dtypes]
     blocks.append(footnote(report))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def dtypes(report: Report) -> list[str]:
-    """The types of the cases, each once."""
-    return list(dict.fromkeys(result.case.dtype for result in report.cases))
-
-
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown's table; the first column is words, the others figures."""
+    """Markdown's table, where there are rows; the first column is words, the others figures."""
+    if not rows:
+        return ""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def loss_table(report: Report, ours: str, dtype: str) -> str:
+def loss_table(report: Report, ours: str, dtype: str, results: list[CaseResult]) -> str:
     """A row a case: the loss alone, and how far the peers are behind."""
+    head = [f"loss, {dtype}", report.title(ours), "of the limit", *peer_titles(report)]
     rows = [
-        [
-            result.case.title,
-            text.seconds(timing.median),
-            text.of_limit(result, timing) or "-",
-            *peers(report, result, timing),
-        ]
-        for result in cases_of(report, dtype)
+        [*beginning(result, timing), *peers(report, result, timing)]
+        for result in results
         if (timing := result.find(ours, LOSS))
     ]
-    head = [f"loss, {dtype}", report.title(ours), "of the limit", *peer_titles(report)]
-    return table(head, rows) if rows else ""
+    return table(head, rows)
 
 
-def gradient_table(report: Report, ours: str, dtype: str) -> str:
+def gradient_table(report: Report, ours: str, dtype: str, results: list[CaseResult]) -> str:
     """A row a case: loss and gradient, in place where there is such a form, and the memory."""
+    title = report.title(ours)
+    head = [f"loss + gradient, {dtype}", f"{title}, in place", "of the limit", f"{title}, fresh"]
+    head += [*peer_titles(report), "extra MiB: in place / fresh / best peer"]
     rows = []
-    for result in cases_of(report, dtype):
+    for result in results:
         forms = [t for task in (IN_PLACE, OUT, FRESH) if (t := result.find(ours, task))]
         if not forms:
             continue
         timing, fresh = forms[0], result.find(ours, FRESH)
-        best = result.best(report.peers(), FRESH)
-        rows.append(
-            [
-                result.case.title,
-                text.seconds(timing.median),
-                text.of_limit(result, timing) or "-",
-                text.seconds(fresh.median) if fresh else "-",
-                *peers(report, result, timing),
-                " / ".join(
-                    text.mebibytes(t.peak_bytes) if t else "-" for t in (timing, fresh, best)
-                ),
-            ]
-        )
-    title = report.title(ours)
-    head = [f"loss + gradient, {dtype}", f"{title}, in place", "of the limit", f"{title}, fresh"]
-    head += [*peer_titles(report), "extra MiB: in place / fresh / best peer"]
-    return table(head, rows) if rows else ""
+        held = (timing, fresh, result.best(report.peers(), FRESH))
+        memory = " / ".join(text.mebibytes(each.peak_bytes) if each else "-" for each in held)
+        row = [*beginning(result, timing), text.seconds(fresh.median) if fresh else "-"]
+        rows.append([*row, *peers(report, result, timing), memory])
+    return table(head, rows)
 
 
-def cases_of(report: Report, dtype: str) -> list[CaseResult]:
-    """The cases of one type."""
-    return [result for result in report.cases if result.case.dtype == dtype]
+def beginning(result: CaseResult, timing: Timing) -> list[str]:
+    """What both tables' rows begin with: the case, our time, and what it is of the limit."""
+    share = text.of_limit(result, timing) or "-"
+    return [result.case.title, text.seconds(timing.median), share]
 
 
 def common_peer(report: Report) -> list[str]:
@@ -105,30 +92,25 @@ def beside(timing: Timing, peer: Timing | None) -> str:
 def accuracy_table(report: Report, dtype: str) -> str:
     """The largest errors; contenders with the same ones share a row."""
     judged = [a for a in report.accuracy if a.dtype == dtype and a.errors]
-    if not judged:
-        return ""
-    regimes = list(judged[0].errors)
-    rows: dict[tuple[str, ...], list[Accuracy]] = {}
+    regimes = text.regimes_of(judged)
+    alike: dict[tuple[str, ...], list[str]] = {}
     for accuracy in judged:
-        cells = tuple(text.errors(accuracy.errors[regime]) for regime in regimes)
-        rows.setdefault(cells, []).append(accuracy)
-    lines = [
-        ["; ".join(report.title(a.contender) for a in alike), *cells]
-        for cells, alike in rows.items()
-    ]
-    return table([f"{dtype}: largest error in ULP, loss / gradient", *regimes], lines)
+        cells = tuple(text.errors(accuracy.errors.get(regime)) for regime in regimes)
+        alike.setdefault(cells, []).append(report.title(accuracy.contender))
+    head = [f"{dtype}: largest error in ULP, loss / gradient", *regimes]
+    return table(head, [["; ".join(titles), *cells] for cells, titles in alike.items()])
 
 
 def footnote(report: Report) -> str:
     """Where the figures come from."""
     settings = report.settings
     versions: dict[str, str] = {}
-    for participant in report.participants:
-        versions |= {k: v for k, v in participant.versions.items() if k not in ("crossent", "isa")}
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    for participant in report.contenders:
+        versions |= participant.versions
+    others = {name: versions[name] for name in versions if name not in ("crossent", "isa")}
     return (
-        f"`{settings['command']}`: {text.processor_line(settings)}; {settings['isa']}; "
-        f"{settings['threads']} threads; {text.system_line(settings)}; {listed}; "
-        f"environment: {text.environment_line(settings['environment'])}. "
+        f"`{settings.command}`: {text.processor_line(settings)}; {settings.isa}; "
+        f"{settings.threads} threads; {text.system_line(settings)}; {text.version_line(others)}; "
+        f"environment: {text.environment_line(settings.environment)}. "
         "Medians of contenders in processes of their own that take turns."
     )

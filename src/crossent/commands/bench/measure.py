@@ -5,13 +5,14 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crossent.commands.bench.contender import Contender
-
 # A turn repeats a call for at least so long and so often, unless that takes longer than the last.
 TURN_SECONDS, TURN_CALLS, LONG_TURN_SECONDS = 0.02, 5, 0.2
+
+Call = Callable[[], Any]  # gives the loss, or a tuple that begins with it
 
 
 class Turn(NamedTuple):
@@ -22,7 +23,7 @@ class Turn(NamedTuple):
     loss: float | None
 
 
-def clocked(call: Callable[[], Any]) -> tuple[float, Any]:
+def clocked(call: Call) -> tuple[float, Any]:
     """Seconds of one call, and its result."""
     start = time.perf_counter()
     result = call()
@@ -35,17 +36,17 @@ def loss_of(result: Any) -> float | None:
     return None if loss is None else float(loss)
 
 
-def timed(contender: Contender, task: str) -> tuple[float, float | None]:
+def timed(call: Call, restore: Call) -> tuple[float, float | None]:
     """Seconds of one call, and its loss. What the call left behind is then put right."""
-    seconds, result = clocked(contender.call(task))
+    seconds, result = clocked(call)
     loss = loss_of(result)
     del result
-    contender.restore(task)
+    restore()
     return seconds, loss
 
 
-def take_turn(contender: Contender, task: str) -> Turn:
-    """Calls the task once, then again and again against the clock.
+def take_turn(call: Call, restore: Call) -> Turn:
+    """Calls once, then again and again against the clock.
 
     Since its last turn other processes have used the caches, and a virtual machine may have given
     free memory back to its host: a gradient of half a gigabyte then took 1.5 s instead of 0.15.
@@ -53,11 +54,11 @@ def take_turn(contender: Contender, task: str) -> Turn:
     gc.collect()
     gc.disable()  # as timeit does
     try:
-        timed(contender, task)
+        timed(call, restore)
         samples: list[float] = []
         spent = 0.0
-        while not samples or not is_enough(spent, len(samples)):
-            seconds, loss = timed(contender, task)
+        while not is_enough(spent, len(samples)):
+            seconds, loss = timed(call, restore)
             samples.append(seconds)
             spent += seconds
     finally:
@@ -67,7 +68,8 @@ def take_turn(contender: Contender, task: str) -> Turn:
 
 def is_enough(spent: float, calls: int) -> bool:
     """Whether a turn may end."""
-    return spent >= LONG_TURN_SECONDS or (spent >= TURN_SECONDS and calls >= TURN_CALLS)
+    long_enough = spent >= TURN_SECONDS and calls >= TURN_CALLS
+    return calls > 0 and (spent >= LONG_TURN_SECONDS or long_enough)
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -84,36 +86,45 @@ class Peak(NamedTuple):
     peak_bytes: int | None  # None where the system does not say: only Linux does, in /proc
 
 
-def watch_memory(contender: Contender, task: str) -> Peak:
+def watch_memory(call: Call, restore: Call) -> Peak:
     """One call and the memory that it takes beyond what is there already."""
     give_back_freed_memory()
-    call = contender.call(task)
-    can_tell = reset_peak()
-    before = resident("VmRSS") if can_tell else 0
+    before = resident("VmRSS") if reset_peak() else None
     seconds, result = clocked(call)
-    peak = max(0, resident("VmHWM") - before) if can_tell else None
+    peak = None if before is None else max(0, resident("VmHWM") - before)
     loss = loss_of(result)
     del result
-    contender.restore(task)
+    restore()
     return Peak(seconds, loss, peak)
 
 
 def reset_peak() -> bool:
     """The peak counts from now on; False where the system has no such thing."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         return resident("VmHWM") > 0
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def resident(field: str) -> int:
-    """Bytes that /proc/self/status gives: VmRSS now, VmHWM at the peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name == field:
-            return int(rest.split()[0]) * 1024
-    raise ValueError(f"/proc/self/status has no {field}")
+    """Bytes that this process holds: VmRSS now, VmHWM at the peak; 0 where nobody says."""
+    return proc_bytes("self/status", field) or 0
+
+
+def proc_bytes(file: str, field: str) -> int | None:
+    """The size that a file of /proc gives, such as "123 kB"; None where it does not."""
+    value = proc_value(file, field)
+    return None if value is None else int(value.split()[0]) * 1024
+
+
+def proc_value(file: str, field: str) -> str | None:
+    """What a file of /proc, Linux's own, has behind "field:" in the first such line, or None."""
+    with suppress(OSError):
+        for line in Path("/proc", file).read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return None
 
 
 def give_back_freed_memory() -> None:

@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from math import isclose
+from math import inf, isclose
 from pathlib import Path
 
-from crossent.commands.bench.cases import Case
+from crossent.commands.bench.cases import Case, write_arrays
 from crossent.commands.bench.contender import Contender
-from crossent.commands.bench.data import write_arrays
 from crossent.commands.bench.limits import MachineLimits
+from crossent.commands.bench.measure import proc_bytes
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import CaseResult, Timing
-from crossent.commands.bench.settings import memory
 
 # Whoever takes long sits rounds out, so as not to take longer than this on a case; but it takes
 # part in LEAST_ROUNDS.
@@ -96,17 +94,16 @@ def same_loss(loss: float | None, other: float | None, dtype: str) -> bool:
 
 
 class CaseRun:
-    """The state of one case: who takes part, who was left out, and in which order turns were."""
+    """The state of one case: who takes part, and who was left out."""
 
     def __init__(self, case: Case, workers: list[Worker], folder: Path) -> None:
         self.case, self.folder = case, folder
         self.left_out: dict[str, str] = {}
         self.entries = [Entry(worker) for worker in workers if self.can_take_part(worker)]
-        room = free_memory()
         held = sum(worker.contender.held for worker in workers)
         most = max((worker.contender.most_held for worker in workers), default=0)
         # Where memory is short nothing is kept between turns: arrays are loaded anew for each.
-        self.keep = room is None or (held + most) * case.bytes < room
+        self.keep = (held + most) * case.bytes < free_memory()
 
     def can_take_part(self, worker: Worker) -> bool:
         """Whether a worker can compute the case here; if not, says why in `left_out`."""
@@ -124,23 +121,31 @@ class CaseRun:
     def lacks_memory(self, contender: type[Contender]) -> str | None:
         """Why a contender should not even begin, or None."""
         needed, room = contender.most_held * self.case.bytes, free_memory()
-        if room is None or needed <= room:
+        if needed <= room:
             return None
         return f"needs {needed / 2**30:.1f} GiB; {room / 2**30:.1f} GiB are free"
 
-    @contextmanager
-    def loaded(self, entry: Entry) -> Iterator[None]:
-        """The worker holds the arrays; anything that goes wrong leaves it out from here on."""
-        try:
-            if not self.keep or not entry.rounds:
-                if lacking := self.lacks_memory(entry.worker.contender):
-                    raise ContenderError(lacking)
-                entry.worker.ask("load", case=asdict(self.case), folder=str(self.folder))
-            yield
-            if not self.keep:
-                entry.worker.ask("unload")
-        except ContenderError as error:
-            self.leave_out(entry, str(error))
+    def everyone_does(
+        self, turn: Callable[[Entry], None], entries: list[Entry], advance: Callable[[float], None]
+    ) -> None:
+        """A turn of one after the other, a step in all; whoever fails is left out from then on."""
+        for entry in entries:
+            try:
+                self.load(entry)
+                turn(entry)
+                if not self.keep:
+                    entry.worker.ask("unload")
+            except ContenderError as error:
+                self.leave_out(entry, str(error))
+            advance(1 / len(entries))
+
+    def load(self, entry: Entry) -> None:
+        """Have the worker hold the arrays, if it does not yet."""
+        if self.keep and entry.rounds:
+            return
+        if lacking := self.lacks_memory(entry.worker.contender):
+            raise ContenderError(lacking)
+        entry.worker.ask("load", case=asdict(self.case), folder=str(self.folder))
 
     def leave_out(self, entry: Entry, reason: str) -> None:
         """From here on the worker takes no part in the case."""
@@ -151,13 +156,11 @@ class CaseRun:
 
     def leave_out_the_wrong(self) -> None:
         """Who computes another loss than the first contender does computes something else."""
-        first = next((e for e in self.entries if any(e.losses.values())), None)
-        for entry in list(self.entries):
-            for loss in entry.losses.values():
-                expected = next(iter(first.losses.values())) if first else None
-                if entry in self.entries and not same_loss(loss, expected, self.case.dtype):
-                    assert first is not None
-                    self.leave_out(entry, f"loss {loss:.7g}, but {first.name} {expected:.7g}")
+        losses = [(e, loss) for e in self.entries for loss in e.losses.values() if loss is not None]
+        for entry, loss in losses:
+            first, expected = losses[0]
+            if entry in self.entries and not same_loss(loss, expected, self.case.dtype):
+                self.leave_out(entry, f"loss {loss:.7g}, but {first.name} {expected:.7g}")
 
 
 def run_case(
@@ -165,28 +168,19 @@ def run_case(
     workers: list[Worker],
     rounds: int,
     folder: Path,
-    advance: Callable[[int], None],
+    advance: Callable[[float], None],
 ) -> CaseResult:
     """Time every worker that can compute the case, in alternation; the first one moves on."""
     write_arrays(case, folder)
     run = CaseRun(case, workers, folder)
-    for worker in workers:
-        entry = next((e for e in run.entries if e.worker is worker), None)
-        if entry:
-            with run.loaded(entry):
-                entry.warm_up(rounds)
-        advance(1)
+    run.everyone_does(lambda entry: entry.warm_up(rounds), list(run.entries), advance)
     run.leave_out_the_wrong()
     order = []
     for number in range(rounds):
         taking_turns = [e for e in run.entries if takes_part(e.rounds, number, rounds)]
         first = number % max(1, len(taking_turns))
         taking_turns = taking_turns[first:] + taking_turns[:first]
-        for entry in taking_turns:
-            with run.loaded(entry):
-                entry.take_turn(case.dtype)
-            advance(1)
-        advance(len(workers) - len(taking_turns))
+        run.everyone_does(lambda entry: entry.take_turn(case.dtype), taking_turns, advance)
         order.append(tuple(entry.name for entry in taking_turns))
     for entry in run.entries if run.keep else ():
         entry.worker.ask("unload")
@@ -201,7 +195,7 @@ def run_case(
     )
 
 
-def free_memory() -> float | None:
-    """Bytes that a case may take, or None where the system does not say."""
-    available = memory("MemAvailable")
-    return None if available is None else available * MEMORY_SHARE
+def free_memory() -> float:
+    """Bytes that a case may take; without end where the system does not say."""
+    available = proc_bytes("meminfo", "MemAvailable")
+    return inf if available is None else available * MEMORY_SHARE

@@ -1,22 +1,21 @@
 """A whole run: workers are started, take turns on every case, and are judged for accuracy."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from crossent.commands.bench.accuracy import REGIMES, Errors, can_judge
-from crossent.commands.bench.cases import Case
+from crossent.commands.bench.cases import Case, shared_folder
 from crossent.commands.bench.contender import Contender
-from crossent.commands.bench.data import shared_folder
 from crossent.commands.bench.limits import MachineLimits
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import Accuracy, Participant, Report
 from crossent.commands.bench.rounds import run_case
-from crossent.commands.bench.settings import collect_settings
+from crossent.commands.bench.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -30,47 +29,39 @@ class Plan:
     accuracy: bool = True
 
     @property
-    def steps(self) -> int:
-        """What ``advance`` adds up to."""
-        return len(self.cases) * (len(self.contenders) + 1) * (self.rounds + 1) + self.judgements
-
-    @property
-    def judgements(self) -> int:
-        """How many pairs of contender and type are judged for accuracy."""
-        return len(self.contenders) * len(self.dtypes) if self.accuracy else 0
-
-    @property
     def dtypes(self) -> tuple[str, ...]:
-        """The types of the cases, each once."""
-        return tuple(dict.fromkeys(case.dtype for case in self.cases))
+        """The types to judge accuracy for: those of the cases, each once."""
+        return tuple(dict.fromkeys(case.dtype for case in self.cases)) if self.accuracy else ()
+
+    @property
+    def steps(self) -> int:
+        """What ``advance`` adds up to: warm-ups, rounds, and types judged for accuracy."""
+        return len(self.cases) * (1 + self.rounds) + len(self.dtypes)
 
 
-def run_bench(plan: Plan, advance: Callable[[int], None] = lambda steps: None) -> Report:
+def run_bench(plan: Plan, advance: Callable[[float], None] = lambda steps: None) -> Report:
     """Measure everything in the plan.
 
     Args:
         plan: the cases and the contenders.
-        advance: called with a number of steps as they are done, ``plan.steps`` in all.
+        advance: called with a share of a step as it is done, ``plan.steps`` in all.
     """
-    settings = collect_settings(plan.threads, plan.rounds)
+    settings = Settings(threads=plan.threads, rounds=plan.rounds)
     most_bytes = max((case.bytes for case in plan.cases), default=0)
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory("-crossent-bench", dir=shared_folder(most_bytes))
         folder = Path(stack.enter_context(temporary))
         everyone: list[type[Contender]] = [MachineLimits, *plan.contenders]
         workers = [
-            stack.enter_context(Worker(contender, plan.threads))
+            stack.enter_context(closing(Worker(contender, plan.threads)))
             for contender in everyone
             if is_installed(contender)
         ]
-        participants = start_all(workers)
-        running = [worker for worker in workers if not participants[worker.contender.name].absent]
-        cases = []
-        for case in plan.cases:
-            advance((len(plan.contenders) + 1 - len(running)) * (plan.rounds + 1))
-            cases.append(run_case(case, running, plan.rounds, folder, advance))
-        accuracy = tuple(judge_all(plan, running, advance))
-    listed = tuple(participants.get(c.name) or absent(c) for c in plan.contenders)
+        started = start_all(workers)
+        running = [worker for worker in workers if not started[worker.contender.name].absent]
+        cases = [run_case(case, running, plan.rounds, folder, advance) for case in plan.cases]
+        accuracy = tuple(judge_all(plan.dtypes, running, advance))
+    listed = tuple(started.get(c.name) or absent(c) for c in plan.contenders)
     return Report(settings, listed, tuple(cases), accuracy)
 
 
@@ -81,53 +72,53 @@ def is_installed(contender: type[Contender]) -> bool:
 
 def absent(contender: type[Contender]) -> Participant:
     """A contender that is not installed, and how to install it."""
-    reason = f"not installed: pip install {' '.join(contender.packages)}"
-    return Participant(contender.name, contender.title, contender.ours, absent=reason)
+    return participant(
+        contender, absent=f"not installed: pip install {' '.join(contender.packages)}"
+    )
 
 
-def start_all(workers: Iterable[Worker]) -> dict[str, Participant]:
+def participant(contender: type[Contender], **found: Any) -> Participant:
+    """A contender with what was found out about it."""
+    return Participant(contender.name, contender.title, contender.ours, **found)
+
+
+def start_all(workers: list[Worker]) -> dict[str, Participant]:
     """What every worker says of itself, by contender. They import side by side."""
     for worker in workers:
         worker.send("start")
-    participants = {}
+    started = {}
     for worker in workers:
         contender = worker.contender
-        fields: dict[str, Any]
         try:
-            fields = worker.receive() | {"environment": dict(contender.environment)}
+            found = worker.receive() | {"environment": dict(contender.environment)}
         except ContenderError as error:
-            fields = {"absent": f"does not start: {error}"}
-        participants[contender.name] = Participant(
-            contender.name, contender.title, contender.ours, **fields
-        )
-    return participants
+            found = {"absent": f"does not start: {error}"}
+        started[contender.name] = participant(contender, **found)
+    return started
 
 
 def judge_all(
-    plan: Plan, workers: Iterable[Worker], advance: Callable[[int], None]
+    dtypes: tuple[str, ...], workers: list[Worker], advance: Callable[[float], None]
 ) -> Iterator[Accuracy]:
-    """The largest errors of every contender for every type of the plan's cases."""
+    """The largest errors of every contender for every type."""
     judged = [worker for worker in workers if worker.contender is not MachineLimits]
-    advance(plan.judgements - len(judged) * len(plan.dtypes) if plan.accuracy else 0)
-    for dtype in plan.dtypes if plan.accuracy else ():
+    for dtype in dtypes:
         for worker in judged:
             yield judge(worker, dtype)
-            advance(1)
+            advance(1 / len(judged))
 
 
 def judge(worker: Worker, dtype: str) -> Accuracy:
     """One contender's errors for one type, or why there are none."""
-    contender = worker.contender
-    reason = contender.why_not(Case((1, 2), dtype, kind=contender.kind))
+    name = worker.contender.name
+    reason = worker.contender.why_not(Case((1, 2), dtype))
     if reason is None and not can_judge(dtype):
         reason = f"np.longdouble is no more precise than {dtype} on this machine"
     if reason is not None:
-        return Accuracy(contender.name, dtype, {}, reason)
+        return Accuracy(name, dtype, {}, reason)
     try:
         worker.revive()
-        errors = {
-            name: Errors(**worker.ask("errors", regime=name, dtype=dtype)) for name in REGIMES
-        }
+        found = {regime: worker.ask("errors", regime=regime, dtype=dtype) for regime in REGIMES}
     except ContenderError as error:
-        return Accuracy(contender.name, dtype, {}, str(error))
-    return Accuracy(contender.name, dtype, errors)
+        return Accuracy(name, dtype, {}, str(error))
+    return Accuracy(name, dtype, {regime: Errors(**each) for regime, each in found.items()})

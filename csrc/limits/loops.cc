@@ -1,4 +1,4 @@
-#include "limits.h"
+#include "loops.h"
 
 #include <cstddef>
 
