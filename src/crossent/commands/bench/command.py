@@ -9,15 +9,9 @@ from typing import TypeVar
 from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.report import Report
-from crossent.commands.bench.run import Plan, run_bench
+from crossent.commands.bench.run import run_bench
 from crossent.commands.info import usable_cpus
-from crossent.commands.terminal import (
-    DataError,
-    UsageError,
-    check_picture_path,
-    print_json,
-    progress,
-)
+from crossent.commands.terminal import DataError, UsageError, check_picture_path, print_json
 
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -53,7 +47,7 @@ def bench_command(
     if plot is not None:
         check_picture_path(plot, "--plot")
         from crossent.commands.bench.chart import chart  # now, as matplotlib may be missing
-    report = measure(make_plan(request)) if saved is None else read_report(saved)
+    report = measure(request) if saved is None else read_report(saved)
     if plot is not None:
         chart(report).savefig(plot)
     if as_json:
@@ -66,12 +60,6 @@ def bench_command(
         from crossent.commands.bench.table import print_report
 
         print_report(report)
-
-
-def measure(plan: Plan) -> Report:
-    """Run a plan behind a progress bar."""
-    with progress("measuring", plan.steps) as advance:
-        return run_bench(plan, advance)
 
 
 def read_report(path: Path) -> Report:
@@ -89,8 +77,8 @@ def read_report(path: Path) -> Report:
         ) from None
 
 
-def make_plan(request: Request) -> Plan:
-    """The plan, or UsageError that says what there is to choose from."""
+def measure(request: Request) -> Report:
+    """What was asked for, measured; or UsageError that says what there is to choose from."""
     threads = usable_cpus() if request.threads is None else request.threads
     if not 1 <= threads <= usable_cpus():
         raise UsageError(f"--threads {request.threads}: this process may use {usable_cpus()} CPUs")
@@ -103,8 +91,8 @@ def make_plan(request: Request) -> Plan:
     dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], one_of(DTYPES))
     usual = [c.name for c in CONTENDERS.values() if not (request.quick and c.compiles)]
     names = chosen("--contenders", request.contenders, CONTENDERS, usual, one_of(CONTENDERS))
-    cases = tuple(Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes)
-    return Plan(cases, tuple(CONTENDERS[name] for name in names), threads, rounds)
+    cases = [Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes]
+    return run_bench(cases, [CONTENDERS[name] for name in names], threads, rounds)
 
 
 def chosen(

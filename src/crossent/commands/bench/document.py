@@ -22,34 +22,28 @@ def from_document(kind: Any, found: Any, place: str = "run") -> Any:
     Raises:
         ValueError: it is something else; the message names the place.
     """
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, inner = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _dataclass(kind, _checked(dict, found, place), place)
     if origin is UnionType:
-        return None if found is None else from_document(arguments[0], found, place)
+        return None if found is None else from_document(inner[0], found, place)
     if origin is tuple:
-        return tuple(
-            from_document(arguments[0], item, f"{place}[{index}]")
-            for index, item in enumerate(_checked(list, found, place))
-        )
+        items = enumerate(_checked(list, found, place))
+        return tuple(from_document(inner[0], item, f"{place}[{i}]") for i, item in items)
     if origin is dict:
-        return {
-            name: from_document(arguments[1], item, f"{place}.{name}")
-            for name, item in _checked(dict, found, place).items()
-        }
+        named = _checked(dict, found, place).items()
+        return {name: from_document(inner[1], item, f"{place}.{name}") for name, item in named}
     if kind is float:  # JSON has null for nan
         return math.nan if found is None else float(_checked(float, found, place))
     return _checked(kind, found, place)
 
 
 def _dataclass(kind: Any, found: dict[str, Any], place: str) -> Any:
+    values = {}
     for field in fields(kind):
         if field.name not in found:
             raise ValueError(f"{place} has no {field.name}")
-    values = {
-        field.name: from_document(field.type, found[field.name], f"{place}.{field.name}")
-        for field in fields(kind)
-    }
+        values[field.name] = from_document(field.type, found[field.name], f"{place}.{field.name}")
     try:
         return kind(**values)
     except ValueError as error:
@@ -57,8 +51,7 @@ def _dataclass(kind: Any, found: dict[str, Any], place: str) -> Any:
 
 
 def _checked(kind: type, found: Any, place: str) -> Any:
-    is_kind = type(found) is kind or (kind is float and type(found) is int)
-    if not is_kind:
+    if type(found) is not kind and not (kind is float and type(found) is int):
         raise ValueError(f"{place} is {WORDS[type(found)]}, not {WORDS[kind]}")
     if isinstance(found, int) and abs(found) >= MOST:
         raise ValueError(f"{place} is too large a number")

@@ -4,6 +4,7 @@ from crossent.commands.bench import text
 from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT
 from crossent.commands.bench.report import CaseResult, Report, Timing
 
+BEST = "best peer"
 AS_IT_COMES = "torch"  # the peer that most people have: named beside the best one
 
 
@@ -13,9 +14,7 @@ def markdown(report: Report) -> str:
     blocks = []
     for ours in report.ours():
         for dtype in dtypes:
-            results = [result for result in report.cases if result.case.dtype == dtype]
-            blocks.append(loss_table(report, ours, dtype, results))
-            blocks.append(gradient_table(report, ours, dtype, results))
+            blocks += [loss_table(report, ours, dtype), gradient_table(report, ours, dtype)]
     blocks += [accuracy_table(report, dtype) for dtype in dtypes]
     blocks.append(footnote(report))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -23,70 +22,59 @@ def markdown(report: Report) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown's table, where there are rows; the first column is words, the others figures."""
-    if not rows:
-        return ""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
 
 
-def loss_table(report: Report, ours: str, dtype: str, results: list[CaseResult]) -> str:
+def loss_table(report: Report, ours: str, dtype: str) -> str:
     """A row a case: the loss alone, and how far the peers are behind."""
-    head = [f"loss, {dtype}", report.title(ours), "of the limit", *peer_titles(report)]
-    rows = [
-        [*beginning(result, timing), *peers(report, result, timing)]
-        for result in results
-        if (timing := result.find(ours, LOSS))
-    ]
+    head = [f"loss, {dtype}", report.title(ours), "of the limit", *rivals(report)]
+    rows = []
+    for result in report.of_dtype(dtype):
+        if timing := result.find(ours, LOSS):
+            rows.append([*start_of_row(result, timing), *behind(report, result, timing)])
     return table(head, rows)
 
 
-def gradient_table(report: Report, ours: str, dtype: str, results: list[CaseResult]) -> str:
+def gradient_table(report: Report, ours: str, dtype: str) -> str:
     """A row a case: loss and gradient, in place where there is such a form, and the memory."""
     title = report.title(ours)
     head = [f"loss + gradient, {dtype}", f"{title}, in place", "of the limit", f"{title}, fresh"]
-    head += [*peer_titles(report), "extra MiB: in place / fresh / best peer"]
+    head += [*rivals(report), "extra MiB: in place / fresh / best peer"]
     rows = []
-    for result in results:
-        forms = [t for task in (IN_PLACE, OUT, FRESH) if (t := result.find(ours, task))]
-        if not forms:
-            continue
-        timing, fresh = forms[0], result.find(ours, FRESH)
-        held = (timing, fresh, result.best(report.peers(), FRESH))
-        memory = " / ".join(text.mebibytes(each.peak_bytes) if each else "-" for each in held)
-        row = [*beginning(result, timing), text.seconds(fresh.median) if fresh else "-"]
-        rows.append([*row, *peers(report, result, timing), memory])
+    for result in report.of_dtype(dtype):
+        in_place, out, fresh = (result.find(ours, task) for task in (IN_PLACE, OUT, FRESH))
+        if timing := in_place or out or fresh:
+            held = (timing, fresh, result.best(report.peers(), FRESH))
+            memory = " / ".join(text.mebibytes(each.peak_bytes) if each else "-" for each in held)
+            row = [*start_of_row(result, timing), text.seconds(fresh.median) if fresh else "-"]
+            rows.append([*row, *behind(report, result, timing), memory])
     return table(head, rows)
 
 
-def beginning(result: CaseResult, timing: Timing) -> list[str]:
-    """What both tables' rows begin with: the case, our time, and what it is of the limit."""
+def start_of_row(result: CaseResult, timing: Timing) -> list[str]:
+    """The case, our time, and what it is of the limit."""
     share = text.of_limit(result, timing) or "-"
     return [result.case.title, text.seconds(timing.median), share]
 
 
-def common_peer(report: Report) -> list[str]:
-    """The peer that is named beside the best one, where it takes part."""
-    return [name for name in report.peers() if name == AS_IT_COMES]
+def rivals(report: Report) -> dict[str, list[str]]:
+    """Whose times stand beside ours, by the column's title: of each column the best one's."""
+    common = {report.title(name): [name] for name in report.peers() if name == AS_IT_COMES}
+    return common | {BEST: report.peers()}
 
 
-def peer_titles(report: Report) -> list[str]:
-    """The heads of the columns that ``peers`` fills."""
-    return [*(report.title(name) for name in common_peer(report)), "best peer"]
-
-
-def peers(report: Report, result: CaseResult, timing: Timing) -> list[str]:
-    """What the common peer needs, and the best one: times, and how many times ours."""
-    common = [result.best([name], timing.task) for name in common_peer(report)]
-    best = result.best(report.peers(), timing.task)
-    named = f", {report.title(best.contender)}" if best else ""
-    return [*(beside(timing, peer) for peer in common), beside(timing, best) + named]
-
-
-def beside(timing: Timing, peer: Timing | None) -> str:
-    """A peer's time and how many times ours it is."""
-    if peer is None:
-        return "-"
-    return f"{text.seconds(peer.median)} ({text.times(peer.median / timing.median)})"
+def behind(report: Report, result: CaseResult, timing: Timing) -> list[str]:
+    """Of each rival the time, and how many times ours it is."""
+    cells = []
+    for title, names in rivals(report).items():
+        cell, peer = "-", result.best(names, timing.task)
+        if peer:
+            ratio = text.times(peer.median / timing.median)
+            named = f", {report.title(peer.contender)}" if title == BEST else ""
+            cell = f"{text.seconds(peer.median)} ({ratio}){named}"
+        cells.append(cell)
+    return cells
 
 
 def accuracy_table(report: Report, dtype: str) -> str:

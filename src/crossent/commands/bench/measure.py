@@ -16,11 +16,12 @@ Call = Callable[[], Any]  # gives the loss, or a tuple that begins with it
 
 
 class Turn(NamedTuple):
-    """One turn: the median of its calls, their number, and the loss that the last one gave."""
+    """What was found out in a turn of some calls."""
 
-    seconds: float
-    calls: int
-    loss: float | None
+    seconds: float  # of a call: the median
+    loss: float | None  # of the last one
+    calls: int = 1
+    peak_bytes: int | None = None  # None where the system does not say: only Linux does, in /proc
 
 
 def clocked(call: Call) -> tuple[float, Any]:
@@ -63,7 +64,7 @@ def take_turn(call: Call, restore: Call) -> Turn:
             spent += seconds
     finally:
         gc.enable()
-    return Turn(statistics.median(samples), len(samples), loss)
+    return Turn(statistics.median(samples), loss, len(samples))
 
 
 def is_enough(spent: float, calls: int) -> bool:
@@ -78,16 +79,8 @@ _RESET_PEAK = "5"  # proc_pid_clear_refs(5)
 FREEING_SECONDS = 0.05  # for libraries that free memory in a thread of their own, as XLA does
 
 
-class Peak(NamedTuple):
-    """A call's seconds, its loss, and the peak of resident memory less what was before."""
-
-    seconds: float
-    loss: float | None
-    peak_bytes: int | None  # None where the system does not say: only Linux does, in /proc
-
-
-def watch_memory(call: Call, restore: Call) -> Peak:
-    """One call and the memory that it takes beyond what is there already."""
+def watch_memory(call: Call, restore: Call) -> Turn:
+    """One call, and the peak of resident memory less what was there before."""
     give_back_freed_memory()
     before = resident("VmRSS") if reset_peak() else None
     seconds, result = clocked(call)
@@ -95,7 +88,7 @@ def watch_memory(call: Call, restore: Call) -> Peak:
     loss = loss_of(result)
     del result
     restore()
-    return Peak(seconds, loss, peak)
+    return Turn(seconds, loss, peak_bytes=peak)
 
 
 def reset_peak() -> bool:

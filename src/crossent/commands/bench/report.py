@@ -132,6 +132,10 @@ class Report:
         """What a contender is called in tables."""
         return next((p.title for p in self.contenders if p.name == name), name)
 
+    def of_dtype(self, dtype: str) -> list[CaseResult]:
+        """The cases of one type."""
+        return [result for result in self.cases if result.case.dtype == dtype]
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, with what follows from it (medians, ratios) spelled out."""
         document = {"schema": SCHEMA} | asdict(self)

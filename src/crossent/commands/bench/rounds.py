@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from math import inf, isclose
 from pathlib import Path
+from typing import Any
 
 from crossent.commands.bench.cases import Case, write_arrays
 from crossent.commands.bench.contender import Contender
@@ -12,6 +13,8 @@ from crossent.commands.bench.limits import MachineLimits
 from crossent.commands.bench.measure import proc_bytes
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import CaseResult, Timing
+
+Advance = Callable[[float], None]  # called with the share of a step of the progress that is done
 
 # Whoever takes long sits rounds out, so as not to take longer than this on a case; but it takes
 # part in LEAST_ROUNDS.
@@ -35,36 +38,32 @@ class Entry:
         self.worker = worker
         self.name = worker.contender.name
         self.rounds = 0  # in which it takes part
-        self.losses: dict[str, float | None] = {}  # of each task, at the warm-up
-        self.peaks: dict[str, int | None] = {}
-        self.samples: dict[str, list[float]] = {task: [] for task in worker.contender.tasks}
-        self.calls = dict.fromkeys(self.samples, 0)
+        self.first: dict[str, Any] = {}  # of each task, at the warm-up
+        self.turns: dict[str, list[Any]] = {task: [] for task in worker.contender.tasks}
 
     def warm_up(self, rounds: int) -> None:
         """Every task for the first time: compiled, its memory measured, its time foreseen."""
-        seconds = 0.0
-        for task in self.samples:
-            reply = self.worker.ask("warm_up", task=task)
-            self.losses[task], self.peaks[task] = reply["loss"], reply["peak_bytes"]
-            seconds += CALLS_PER_TURN * reply["seconds"]
+        self.first = {task: self.worker.ask("warm_up", task=task) for task in self.turns}
+        seconds = sum(CALLS_PER_TURN * first["seconds"] for first in self.first.values())
         self.rounds = rounds_for(seconds, rounds)
 
     def take_turn(self, dtype: str) -> None:
         """One turn of every task."""
         time.sleep(SETTLE_SECONDS)
-        for task, samples in self.samples.items():
-            reply = self.worker.ask("turn", task=task)
-            loss, before = reply["loss"], self.losses[task]
+        for task, turns in self.turns.items():
+            turn = self.worker.ask("turn", task=task)
+            loss, before = turn["loss"], self.first[task]["loss"]
             if not same_loss(loss, before, dtype):
                 raise ContenderError(f"loss {loss:.7g} after {before:.7g}: inputs changed")
-            samples.append(reply["seconds"])
-            self.calls[task] += reply["calls"]
+            turns.append(turn)
 
     def timings(self) -> Iterator[Timing]:
         """The results, task by task."""
-        for task, samples in self.samples.items():
-            if samples:
-                yield Timing(self.name, task, tuple(samples), self.calls[task], self.peaks[task])
+        for task, turns in self.turns.items():
+            if turns:
+                samples = tuple(turn["seconds"] for turn in turns)
+                calls = sum(turn["calls"] for turn in turns)
+                yield Timing(self.name, task, samples, calls, self.first[task]["peak_bytes"])
 
 
 def rounds_for(seconds: float, rounds: int) -> int:
@@ -126,7 +125,7 @@ class CaseRun:
         return f"needs {needed / 2**30:.1f} GiB; {room / 2**30:.1f} GiB are free"
 
     def everyone_does(
-        self, turn: Callable[[Entry], None], entries: list[Entry], advance: Callable[[float], None]
+        self, turn: Callable[[Entry], None], entries: list[Entry], advance: Advance
     ) -> None:
         """A turn of one after the other, a step in all; whoever fails is left out from then on."""
         for entry in entries:
@@ -156,7 +155,8 @@ class CaseRun:
 
     def leave_out_the_wrong(self) -> None:
         """Who computes another loss than the first contender does computes something else."""
-        losses = [(e, loss) for e in self.entries for loss in e.losses.values() if loss is not None]
+        warm = [(entry, first) for entry in self.entries for first in entry.first.values()]
+        losses = [(entry, first["loss"]) for entry, first in warm if first["loss"] is not None]
         for entry, loss in losses:
             first, expected = losses[0]
             if entry in self.entries and not same_loss(loss, expected, self.case.dtype):
@@ -168,7 +168,7 @@ def run_case(
     workers: list[Worker],
     rounds: int,
     folder: Path,
-    advance: Callable[[float], None],
+    advance: Advance,
 ) -> CaseResult:
     """Time every worker that can compute the case, in alternation; the first one moves on."""
     write_arrays(case, folder)
@@ -185,14 +185,9 @@ def run_case(
     for entry in run.entries if run.keep else ():
         entry.worker.ask("unload")
     timings = [timing for entry in run.entries for timing in entry.timings()]
-    limits = MachineLimits.name
-    return CaseResult(
-        case,
-        timings=tuple(timing for timing in timings if timing.contender != limits),
-        limits=tuple(timing for timing in timings if timing.contender == limits),
-        left_out=run.left_out,
-        rounds=tuple(order),
-    )
+    limits = tuple(timing for timing in timings if timing.contender == MachineLimits.name)
+    others = tuple(timing for timing in timings if timing.contender != MachineLimits.name)
+    return CaseResult(case, limits, others, run.left_out, tuple(order))
 
 
 def free_memory() -> float:

@@ -1,9 +1,8 @@
 """A whole run: workers are started, take turns on every case, and are judged for accuracy."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,55 +13,39 @@ from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.limits import MachineLimits
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import Accuracy, Participant, Report
-from crossent.commands.bench.rounds import run_case
+from crossent.commands.bench.rounds import Advance, run_case
 from crossent.commands.bench.settings import Settings
+from crossent.commands.terminal import progress
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to run."""
-
-    cases: tuple[Case, ...]
-    contenders: tuple[type[Contender], ...]
-    threads: int
-    rounds: int
-    accuracy: bool = True
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """The types to judge accuracy for: those of the cases, each once."""
-        return tuple(dict.fromkeys(case.dtype for case in self.cases)) if self.accuracy else ()
-
-    @property
-    def steps(self) -> int:
-        """What ``advance`` adds up to: warm-ups, rounds, and types judged for accuracy."""
-        return len(self.cases) * (1 + self.rounds) + len(self.dtypes)
-
-
-def run_bench(plan: Plan, advance: Callable[[float], None] = lambda steps: None) -> Report:
-    """Measure everything in the plan.
-
-    Args:
-        plan: the cases and the contenders.
-        advance: called with a share of a step as it is done, ``plan.steps`` in all.
-    """
-    settings = Settings(threads=plan.threads, rounds=plan.rounds)
-    most_bytes = max((case.bytes for case in plan.cases), default=0)
+def run_bench(
+    cases: Sequence[Case],
+    contenders: Sequence[type[Contender]],
+    threads: int,
+    rounds: int,
+    accuracy: bool = True,
+) -> Report:
+    """Times and memory of all contenders on all cases, and errors for the types of the cases."""
+    settings = Settings(threads=threads, rounds=rounds)
+    dtypes = list(dict.fromkeys(case.dtype for case in cases)) if accuracy else []
+    folder = shared_folder(max((case.bytes for case in cases), default=0))
+    everyone: list[type[Contender]] = [MachineLimits, *contenders]
     with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory("-crossent-bench", dir=shared_folder(most_bytes))
-        folder = Path(stack.enter_context(temporary))
-        everyone: list[type[Contender]] = [MachineLimits, *plan.contenders]
+        temporary = tempfile.TemporaryDirectory("-crossent-bench", dir=folder)
+        arrays = Path(stack.enter_context(temporary))
         workers = [
-            stack.enter_context(closing(Worker(contender, plan.threads)))
+            stack.enter_context(closing(Worker(contender, threads)))
             for contender in everyone
             if is_installed(contender)
         ]
+        steps = len(cases) * (1 + rounds) + len(dtypes)  # a warm-up and the rounds of each case
+        advance = stack.enter_context(progress("measuring", steps))
         started = start_all(workers)
         running = [worker for worker in workers if not started[worker.contender.name].absent]
-        cases = [run_case(case, running, plan.rounds, folder, advance) for case in plan.cases]
-        accuracy = tuple(judge_all(plan.dtypes, running, advance))
-    listed = tuple(started.get(c.name) or absent(c) for c in plan.contenders)
-    return Report(settings, listed, tuple(cases), accuracy)
+        results = tuple(run_case(case, running, rounds, arrays, advance) for case in cases)
+        judged = tuple(judge_all(dtypes, running, advance))
+    listed = tuple(started.get(c.name) or absent(c) for c in contenders)
+    return Report(settings, listed, results, judged)
 
 
 def is_installed(contender: type[Contender]) -> bool:
@@ -97,9 +80,7 @@ def start_all(workers: list[Worker]) -> dict[str, Participant]:
     return started
 
 
-def judge_all(
-    dtypes: tuple[str, ...], workers: list[Worker], advance: Callable[[float], None]
-) -> Iterator[Accuracy]:
+def judge_all(dtypes: list[str], workers: list[Worker], advance: Advance) -> Iterator[Accuracy]:
     """The largest errors of every contender for every type."""
     judged = [worker for worker in workers if worker.contender is not MachineLimits]
     for dtype in dtypes:
