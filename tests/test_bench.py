@@ -6,6 +6,7 @@ Contenders that are not installed are left out by design; the report names them.
 import doctest
 import json
 import pkgutil
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 
 import crossent.commands.bench
 from crossent.commands import cli
+from crossent.commands.bench import run as bench_run
 from crossent.commands.bench.cases import LOSS, Case
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.contenders.numpy import Crossent, Textbook
 from crossent.commands.bench.limits import LIMITS
 from crossent.commands.bench.report import Report
-from crossent.commands.bench.run import Plan, is_installed, run_bench
+from crossent.commands.bench.run import is_installed, run_bench
 from crossent.commands.bench.settings import Settings
 
 CASES = (
@@ -42,10 +44,16 @@ class Bench:
     """A run that many tests look at, with the progress that it told."""
 
     def __init__(self, cases, contenders, rounds, accuracy) -> None:
-        self.contenders = (*contenders, NotThere)
-        self.plan = Plan(cases, self.contenders, 1, rounds, accuracy)
+        self.contenders, self.rounds = (*contenders, NotThere), rounds
         self.advanced: list[float] = []
-        self.report = run_bench(self.plan, self.advanced.append)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench_run, "progress", self.progress)
+            self.report = run_bench(cases, self.contenders, 1, rounds, accuracy)
+
+    @contextmanager
+    def progress(self, description, total):
+        self.steps = total
+        yield self.advanced.append
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +94,7 @@ def test_everyone_installed_is_timed_on_every_task_that_it_has(run, request):
                 timing = result.find(contender.name, task)
                 assert (timing is not None) == able, (contender.name, result.case, task)
                 if timing is not None:
-                    assert len(timing.samples) == bench.plan.rounds
+                    assert len(timing.samples) == bench.rounds
                     assert all(0 < sample < 60 for sample in timing.samples)
 
 
@@ -115,7 +123,7 @@ def test_turns_alternate_and_another_one_begins_each_round(bench):
 
 
 def test_progress_adds_up(bench):
-    assert sum(bench.advanced) == pytest.approx(bench.plan.steps)
+    assert sum(bench.advanced) == pytest.approx(bench.steps)
 
 
 def test_whoever_is_missing_is_named_with_how_to_install_it(bench, saved_run, capsys):

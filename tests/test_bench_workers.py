@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from crossent.commands.bench import measure, rounds
+from crossent.commands.bench import measure, run
 from crossent.commands.bench.cases import (
     IN_PLACE,
     LOSS,
@@ -42,7 +42,7 @@ def no_waiting(monkeypatch):
     """Workers in this process have no one to wait for."""
     monkeypatch.setattr(measure, "FREEING_SECONDS", 0)
     monkeypatch.setattr(measure, "TURN_SECONDS", 0)
-    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of resident memory")
@@ -146,7 +146,7 @@ class Failing(Crossent):
 )
 def test_whoever_is_wrong_is_left_out_and_the_others_go_on(kind, reason, tmp_path, no_waiting):
     workers = [InProcess(Crossent), InProcess(kind)]
-    result = rounds.run_case(CASES[0], workers, ROUNDS, tmp_path, lambda steps: None)
+    result = run.run_case(CASES[0], workers, ROUNDS, tmp_path, lambda steps: None)
     assert reason in result.left_out[kind.name]
     assert {timing.contender for timing in result.timings} == {"crossent"}
     assert all(len(timing.samples) == ROUNDS for timing in result.timings)
@@ -158,12 +158,12 @@ def test_where_memory_is_short_arrays_are_loaded_anew_for_every_turn(
 ):
     case = CASES[0]
     for room, loads in ((5 * case.bytes, 1 + ROUNDS), (8 * case.bytes, 1)):
-        monkeypatch.setattr(rounds, "free_memory", lambda room=room: room)
+        monkeypatch.setattr(run, "free_memory", lambda room=room: room)
         workers = [InProcess(Crossent), InProcess(Crossent)]
-        rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+        run.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
         assert workers[0].asked.count("load") == workers[0].asked.count("unload") == loads
-    monkeypatch.setattr(rounds, "free_memory", lambda: 2 * case.bytes)
-    result = rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+    monkeypatch.setattr(run, "free_memory", lambda: 2 * case.bytes)
+    result = run.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
     assert "GiB are free" in result.left_out["crossent"]
 
 

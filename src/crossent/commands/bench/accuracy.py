@@ -101,5 +101,5 @@ def errors_of(contender: Contender, regime: Regime, dtype: str) -> Errors:
     losses, grad = truth(logits, targets)
     return Errors(
         *largest_errors(rows.losses, rows.losses_dtype, losses),
-        *largest_errors(rows.grad, dtype, grad),
+        *largest_errors(from_stored(rows.grad), dtype, grad),
     )

@@ -36,11 +36,16 @@ class Case:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError("its dtype is none of " + ", ".join(DTYPES))
-        if len(self.shape) < 2 or not -1 <= self.axis < len(self.shape):
-            raise ValueError(f"there is no class axis {self.axis} in {len(self.shape)} dimensions")
-        if min(self.shape) < 1 or self.elements >= MOST_ELEMENTS:
-            raise ValueError("its shape holds nothing, or more than there is memory")
+            raise ValueError(f"its dtype is none of {', '.join(DTYPES)}")
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"{self.spelled!r} has nothing in it: every extent must be at least 1")
+        if not -1 <= self.axis < len(self.shape):
+            last = len(self.shape) - 1
+            raise ValueError(
+                f"{self.spelled!r}: there is no axis {self.axis}; the last one is {last}"
+            )
+        if self.elements >= MOST_ELEMENTS:
+            raise ValueError(f"{self.spelled!r} is more than any machine holds")
 
     @property
     def classes(self) -> int:
@@ -102,14 +107,7 @@ def parse_shape(text: str) -> tuple[tuple[int, ...], int]:
             "or with the class axis after a slash, such as 8x21x512x512/1"
         )
     extents, _, axis = text.partition("/")
-    shape = tuple(int(extent) for extent in extents.split("x"))
-    if min(shape) == 0:
-        raise ValueError(f"{text!r} has nothing in it: every extent must be at least 1")
-    if math.prod(shape) >= MOST_ELEMENTS:
-        raise ValueError(f"{text!r} is more than any machine holds")
-    if axis and int(axis) >= len(shape):
-        raise ValueError(f"{text!r}: there is no axis {axis}; the last one is {len(shape) - 1}")
-    return shape, int(axis) if axis else -1
+    return tuple(int(extent) for extent in extents.split("x")), int(axis or -1)
 
 
 # --- Arrays: made once from a fixed seed, in files that every process maps ------------------------

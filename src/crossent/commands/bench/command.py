@@ -1,10 +1,9 @@
 """The ``crossent bench`` command: makes a plan of what was asked for, runs it, shows the report."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
 from crossent.commands.bench.contenders import CONTENDERS
@@ -16,7 +15,6 @@ from crossent.commands.terminal import DataError, UsageError, check_picture_path
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
 MOST_BYTES = 64 << 20  # of a saved run: a thousand rounds of everything are half of that
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -87,42 +85,36 @@ def measure(request: Request) -> Report:
     if rounds < 1:
         raise UsageError(f"--rounds {rounds}: at least 1 is needed")
     usual_shapes = QUICK_SHAPES if request.quick else SHAPES
-    shapes = chosen("--shapes", request.shapes, SHAPES, usual_shapes, parse_shape)
-    dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], one_of(DTYPES))
     usual = [c.name for c in CONTENDERS.values() if not (request.quick and c.compiles)]
-    names = chosen("--contenders", request.contenders, CONTENDERS, usual, one_of(CONTENDERS))
-    cases = [Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes]
+    shapes = chosen("--shapes", request.shapes, usual_shapes, SHAPES)
+    dtypes = chosen("--dtypes", request.dtypes, DTYPES[:1], DTYPES)
+    names = chosen("--contenders", request.contenders, usual, CONTENDERS)
+    check_known("--dtypes", dtypes, DTYPES)
+    check_known("--contenders", names, CONTENDERS)
+    try:
+        parsed = dict.fromkeys(parse_shape(shape) for shape in shapes)
+        cases = [Case(shape, dtype, axis) for dtype in dtypes for shape, axis in parsed]
+    except ValueError as error:
+        raise UsageError(f"--shapes: {error}") from None
     return run_bench(cases, [CONTENDERS[name] for name in names], threads, rounds)
 
 
 def chosen(
-    option: str,
-    text: str | None,
-    everything: Iterable[str],
-    default: Iterable[str],
-    parse: Callable[[str], Item],
-) -> list[Item]:
-    """The items of a list with commas, each once, in the order given."""
+    option: str, text: str | None, usual: Sequence[str], everything: Collection[str]
+) -> list[str]:
+    """The words of a list with commas, each once, in the order given."""
     if text is None:
-        words = list(default)
-    elif text == ALL:
-        words = list(everything)
-    else:
-        words = [word.strip() for word in text.split(",") if word.strip()]
+        return list(usual)
+    if text == ALL:
+        return list(everything)
+    words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UsageError(f"{option}: an empty list; leave it out for the default")
-    try:
-        return list(dict.fromkeys(parse(word) for word in words))
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return list(dict.fromkeys(words))
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """A function that gives back a word if it is one of the names."""
-
-    def parse(word: str) -> str:
+def check_known(option: str, words: list[str], names: Collection[str]) -> None:
+    """Raise UsageError where a word is none of the names."""
+    for word in words:
         if word not in names:
-            raise ValueError(f"{word!r} is none of {', '.join(names)}")
-        return word
-
-    return parse
+            raise UsageError(f"{option}: {word!r} is none of {', '.join(names)}")

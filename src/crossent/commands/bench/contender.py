@@ -15,8 +15,8 @@ class Rows(NamedTuple):
     """Losses of rows, and the gradient of their sum in the logits' type."""
 
     losses: Array
-    losses_dtype: str  # by name: bfloat16 arrives here as float32, in `grad` too
-    grad: Array
+    losses_dtype: str  # by name: bfloat16 arrives here as float32
+    grad: Array  # bfloat16 as float32, or as it is stored
 
 
 class Contender(ABC):

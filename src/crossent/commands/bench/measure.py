@@ -58,19 +58,13 @@ def take_turn(call: Call, restore: Call) -> Turn:
         timed(call, restore)
         samples: list[float] = []
         spent = 0.0
-        while not is_enough(spent, len(samples)):
+        while spent < TURN_SECONDS or (len(samples) < TURN_CALLS and spent < LONG_TURN_SECONDS):
             seconds, loss = timed(call, restore)
             samples.append(seconds)
             spent += seconds
     finally:
         gc.enable()
     return Turn(statistics.median(samples), loss, len(samples))
-
-
-def is_enough(spent: float, calls: int) -> bool:
-    """Whether a turn may end."""
-    long_enough = spent >= TURN_SECONDS and calls >= TURN_CALLS
-    return calls > 0 and (spent >= LONG_TURN_SECONDS or long_enough)
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -107,17 +101,23 @@ def resident(field: str) -> int:
 def proc_bytes(file: str, field: str) -> int | None:
     """The size that a file of /proc gives, such as "123 kB"; None where it does not."""
     value = proc_value(file, field)
-    return None if value is None else int(value.split()[0]) * 1024
+    return int(value.split()[0]) * 1024 if value else None
 
 
 def proc_value(file: str, field: str) -> str | None:
-    """What a file of /proc, Linux's own, has behind "field:" in the first such line, or None."""
-    with suppress(OSError):
-        for line in Path("/proc", file).read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
+    """What a file of /proc has behind "field:" in the first such line; None where there is none."""
+    for line in system_text(f"/proc/{file}").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
     return None
+
+
+def system_text(path: str) -> str:
+    """What Linux says in a file of /proc or /sys; nothing where there is no such file."""
+    with suppress(OSError):
+        return Path(path).read_text()
+    return ""
 
 
 def give_back_freed_memory() -> None:

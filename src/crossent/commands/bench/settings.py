@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossent import __version__, isa
-from crossent.commands.bench.measure import proc_bytes, proc_value
+from crossent.commands.bench.measure import proc_bytes, proc_value, system_text
 from crossent.commands.bench.process import HUGE_PAGES_SETTING, THREAD_SETTINGS
 from crossent.commands.info import usable_cpus
 
@@ -44,24 +44,18 @@ def caches() -> dict[str, str]:
     """Sizes of the data caches of the first processor: {"L1": "48K", ...}, where Linux says."""
     sizes = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            kind, level, size = (
-                (index / part).read_text().strip() for part in ("type", "level", "size")
-            )
-        except OSError:
-            continue
-        if kind != "Instruction":
+        kind, level, size = (
+            system_text(f"{index}/{part}").strip() for part in ("type", "level", "size")
+        )
+        if size and kind != "Instruction":
             sizes[f"L{level}"] = size
     return sizes
 
 
 def huge_pages() -> str | None:
     """When the kernel gives transparent huge pages: always, madvise (when asked) or never."""
-    try:
-        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:
-        return None
-    return text.partition("[")[2].partition("]")[0] or None
+    choice = system_text("/sys/kernel/mm/transparent_hugepage/enabled")
+    return choice.partition("[")[2].partition("]")[0] or None
 
 
 def load_average() -> float | None:

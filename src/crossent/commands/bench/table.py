@@ -10,7 +10,7 @@ from rich.text import Text
 
 from crossent.commands.bench import text
 from crossent.commands.bench.cases import TASKS
-from crossent.commands.bench.report import CaseResult, Participant, Report, Timing
+from crossent.commands.bench.report import CaseResult, Report
 
 WIDTH = 120  # off a terminal
 BEST = "*"
@@ -52,45 +52,29 @@ def figures(title: str, columns: Sequence[str]) -> Table:
 
 
 def case_table(report: Report, result: CaseResult) -> Table:
-    """Times and memory of everyone, ours with what it reaches."""
+    """Times and memory of everyone; below ours, what they are of the limit and of the best peer."""
     case = result.case
     title = f"{case.title}, {case.dtype} ({text.size_of(case)})"
     table = figures(title, (*COLUMNS, MEMORY_COLUMN))
-    best = {task: result.best(report.peers(), task) for task in TASKS}
+    best = [result.best(report.peers(), task) for task in TASKS]
     for participant in report.contenders:
         timings = [result.find(participant.name, task) for task in TASKS]
-        if any(timings):
-            add_rows(table, participant, result, timings, best)
+        if not any(timings):
+            continue
+        beside = list(zip(timings, best, strict=True))
+        times = [
+            text.with_spread(timing) + (f" {BEST}" if timing is peer else "") if timing else ""
+            for timing, peer in beside
+        ]
+        peaks = ", ".join(text.mebibytes(t.peak_bytes) if t else "-" for t in timings)
+        table.add_row(participant.title, *times, peaks, style="bold" if participant.ours else "")
+        if participant.ours:
+            shares = [text.of_limit(result, timing) if timing else None for timing in timings]
+            if any(shares):
+                table.add_row("  of the limit", *shares)
+            ratios = [text.times(p.median / t.median) if t and p else "" for t, p in beside]
+            table.add_row(f"  times the best peer {BEST}", *ratios, end_section=True)
     return table
-
-
-def add_rows(
-    table: Table,
-    participant: Participant,
-    result: CaseResult,
-    timings: list[Timing | None],
-    best: dict[str, Timing | None],
-) -> None:
-    """One contender's row; ours has two more: of the limit, and times the best peer."""
-    cells = [cell(timing, best[timing.task]) if timing else "" for timing in timings]
-    peaks = ", ".join(text.mebibytes(t.peak_bytes) if t else "-" for t in timings)
-    style = "bold" if participant.ours else ""
-    table.add_row(participant.title, *cells, peaks, style=style)
-    if not participant.ours:
-        return
-    shares = [text.of_limit(result, timing) if timing else None for timing in timings]
-    if any(shares):
-        table.add_row("  of the limit", *shares)
-    ratios = [
-        text.times(peer.median / timing.median) if timing and (peer := best[timing.task]) else ""
-        for timing in timings
-    ]
-    table.add_row(f"  times the best peer {BEST}", *ratios, end_section=True)
-
-
-def cell(timing: Timing, best: Timing | None) -> str:
-    """A time, marked where no peer is quicker."""
-    return text.with_spread(timing) + (f" {BEST}" if timing is best else "")
 
 
 def accuracy_table(report: Report, dtype: str) -> Table:

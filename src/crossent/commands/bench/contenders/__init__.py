@@ -1,20 +1,12 @@
-"""Who takes part, in the order of the tables. A new contender is a class and a line here."""
+"""Who takes part, in the order of the tables. A new contender is a class and a word here."""
 
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import jax, numpy, torch
 from crossent.commands.bench.limits import MachineLimits
 
-EVERYONE: tuple[type[Contender], ...] = (
-    numpy.Crossent,
-    torch.CrossentTorch,
-    torch.TorchEager,
-    torch.TorchEagerHuge,
-    torch.TorchCompiled,
-    torch.TorchCompiledHuge,
-    jax.Jax,
-    numpy.ScikitLearn,
-    numpy.SciPy,
-    numpy.Textbook,
-)
-CONTENDERS = {contender.name: contender for contender in EVERYONE}
+OURS = (numpy.Crossent, torch.CrossentTorch)
+PYTORCH = (torch.TorchEager, torch.TorchEagerHuge, torch.TorchCompiled, torch.TorchCompiledHuge)
+OTHERS = (jax.Jax, numpy.ScikitLearn, numpy.SciPy, numpy.Textbook)
+
+CONTENDERS: dict[str, type[Contender]] = {c.name: c for c in (*OURS, *PYTORCH, *OTHERS)}
 WORKERS = CONTENDERS | {MachineLimits.name: MachineLimits}

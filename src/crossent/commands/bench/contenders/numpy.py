@@ -8,16 +8,7 @@ from typing import Any
 import numpy as np
 
 import crossent
-from crossent.commands.bench.cases import (
-    FRESH,
-    IN_PLACE,
-    LOSS,
-    OUT,
-    TASKS,
-    Array,
-    Case,
-    from_stored,
-)
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, TASKS, Array, Case
 from crossent.commands.bench.contender import Calls, Contender, Rows
 
 
@@ -65,7 +56,7 @@ class Crossent(Contender):
         losses = crossent.cross_entropy(array, targets, reduction="none")
         _, grad = crossent.cross_entropy_and_grad(array, targets, reduction="sum")
         stored = grad.view(np.uint16) if dtype == "bfloat16" else grad
-        return Rows(losses, str(losses.dtype), from_stored(stored))
+        return Rows(losses, str(losses.dtype), stored)
 
 
 class TextbookLoss:
