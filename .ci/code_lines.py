@@ -1,6 +1,6 @@
 """Lines of code in src and csrc, by part: without blank lines, comments and docstrings.
 
-    python .ci/code_lines.py [FOLDER]     FOLDER: a checkout; without it this one
+python .ci/code_lines.py [FOLDER]     FOLDER: a checkout; without it this one
 """
 
 import ast

@@ -6,35 +6,29 @@
 #include <string>
 #include <vector>
 
-#include "loops.h"
-#include "threads.h"
+#include "core/threads.h"
+#include "limits/limits.h"
 
 namespace nb = nanobind;
 
 namespace crossent {
 
-#if defined(CROSSENT_X86)
-extern const Limits limits_x86_64_v4, limits_x86_64_v3;
-#elif defined(CROSSENT_NEON)
-extern const Limits limits_neon;
-#endif
-extern const Limits limits_baseline;
+#define CROSSENT_INSTRUCTION_SET(set, name, runs_here) \
+  namespace set {                                      \
+  extern const Limits limits;                          \
+  }
+#include "instruction_sets.inc"
+#undef CROSSENT_INSTRUCTION_SET
 
 namespace {
 
-// The loops of an instruction set, which this machine must have.
+// The loops of an instruction set that this machine has.
 const Limits& limits_of(const std::string& isa) {
-  static const Limits* const all[] = {
-#if defined(CROSSENT_X86)
-      &limits_x86_64_v4, &limits_x86_64_v3,
-#elif defined(CROSSENT_NEON)
-      &limits_neon,
-#endif
-      &limits_baseline};
-  for (const Limits* const limits : all) {
-    if (isa == limits->name) return *limits;
-  }
-  throw nb::value_error(("there are no loops for " + isa).c_str());
+#define CROSSENT_INSTRUCTION_SET(set, name, runs_here) \
+  if (isa == name && (runs_here)) return set::limits;
+#include "instruction_sets.inc"
+#undef CROSSENT_INSTRUCTION_SET
+  throw nb::value_error(("no loops for " + isa + " run here").c_str());
 }
 
 // The bytes of a contiguous Python buffer, held while a loop uses them.
