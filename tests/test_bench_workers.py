@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from test_bench import CASES
 
 from crossent.commands.bench import measure, run
 from crossent.commands.bench.cases import (
@@ -28,12 +29,6 @@ from crossent.commands.bench.contenders.numpy import Crossent
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.worker import Session
 
-CASES = (
-    Case((64, 10), "float32"),
-    Case((2, 5, 6, 7), "float32", axis=1),
-    Case((64, 10), "bfloat16"),
-    Case((64, 10), "float64"),
-)
 ROUNDS = 3
 
 
