@@ -129,6 +129,16 @@ def test_nothing_below_the_commands_imports_them():
         assert "commands" not in ours_in(path), path
 
 
+def test_the_bench_uses_what_everyone_may_use():
+    """Its yardsticks are a module of its own, so that nobody else carries them."""
+    bench = SOURCES / "commands" / "bench"
+    for path in bench.rglob("*.py"):
+        assert ours_in(path) <= {"commands"}, path
+        private = {name for name in imports_of(path) if "._" in name and "__" not in name}
+        assert private <= {"crossent.commands.bench._limits"}, path
+    assert (bench / "_limits.pyi").exists()
+
+
 def test_the_numpy_front_end_imports_numpy_alone():
     for path in files_of(NUMPY):
         assert third_party_in(path) <= {"numpy"}, path.name
