@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import webbrowser
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossent.commands.explain.inputs import Problem, read_problem
-from crossent.commands.explain.state import State
+from crossent.commands.explain.steps import Walk
 from crossent.commands.explain.view import View, make_view
-from crossent.commands.explain.walk import NUDGES, all_numbers
+from crossent.commands.explain.walk import NUDGES
 from crossent.commands.terminal import UsageError, print_json, without_nonfinite
 
 PAGE = Path("crossent-explain.html")
@@ -41,9 +43,9 @@ def explain_command(
         assert out is not None
         write_page(view, out, open_page=open_page)
     elif form == "json" and out is None:
-        print_json(walk_document(view))
+        print_json(walk_document(Walk.of(view)))
     else:
-        text = walk_text(view, form)
+        text = walk_text(Walk.of(view), form)
         if out is None:
             print(text, end="")
         else:
@@ -94,67 +96,54 @@ def has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in wanted)
 
 
-def walk_text(view: View, form: str) -> str:
+def walk_text(walk: Walk, form: str) -> str:
     """The walk as text of the form asked for."""
-    state = State.of(view)
     if form == "numpy":
-        from crossent.commands.explain.numpy_code import program
-
-        return program(view, state)
-    if form == "json":
-        import json
-
-        return json.dumps(without_nonfinite(walk_document(view)), indent=2) + "\n"
-    numbers = all_numbers(view, state)
-    if form == "latex":
-        from crossent.commands.explain.latex import latex
-
-        return latex(view, numbers)
-    from crossent.commands.explain.text import tell
-
-    return tell(view, numbers)
+        from crossent.commands.explain.numpy_code import program as tell
+    elif form == "latex":
+        from crossent.commands.explain.latex import latex as tell
+    elif form == "text":
+        from crossent.commands.explain.text import tell
+    else:
+        return json.dumps(without_nonfinite(walk_document(walk)), indent=2) + "\n"
+    return tell(walk)
 
 
-def walk_document(view: View) -> dict[str, Any]:
+def walk_document(walk: Walk) -> dict[str, Any]:
     """Every step's numbers under names: lists over the shown classes, the rest of them last."""
-    state = State.of(view)
-    n = all_numbers(view, state)
-    slots = range(view.slots)
-
-    def row(name: str) -> list[float]:
-        return [n[f"{name}.{k}"] for k in slots if f"{name}.{k}" in n]
-
-    def square(name: str) -> list[list[float]]:
-        return [[n[f"{name}.{i}.{j}"] for j in slots] for i in slots]
-
+    view, state, row = walk.view, walk.state, walk.view.row
+    n = {name: np.asarray(value).tolist() for name, value in walk.values.items()}
     return {
         "rows": view.N,
         "classes": view.C,
-        "row": view.row.index,
+        "row": row.index,
         "shown_rows": [each.index for each in view.rows],
-        "shown_classes": list(view.row.classes),
-        "class_names": list(view.row.names),
-        "other_classes": view.C - len(view.row.classes),
-        "logits": row("a"),
-        "targets": row("y"),
+        "shown_classes": row.classes,
+        "class_names": row.names,
+        "other_classes": view.C - len(row.classes),
+        "logits": n["a"],
+        "targets": n["y"],
         "row_max": n["m"],
-        "without_maximum": {"shift": state.shift, "exp": row("naive.exp"), "prob": row("naive.p")},
-        "exp": row("exp"),
+        "without_maximum": {"shift": state.shift, "exp": n["naive.exp"], "prob": n["naive.p"]},
+        "exp": n["exp"],
         "sum_exp": n["sum"],
         "lse": n["lse"],
-        "prob": row("p"),
+        "prob": n["p"],
         "loss": {"row": n["loss"], "sum": n["loss.sum"], "mean": n["loss.mean"]},
-        "loss_of_shown_rows": [n[f"loss.{r}"] for r in range(len(view.rows))],
-        "grad_by_prob": row("dp"),
-        "softmax_jacobian": square("J"),
-        "log_softmax_slopes": row("dlog"),
-        "terms": square("term"),
-        "grad_of_row": row("grad"),
-        "grad_of_mean": row("Grow"),
-        "finite_differences": finite_differences(n),
+        "loss_of_shown_rows": n["losses"],
+        "grad_by_prob": n["dp"],
+        "softmax_jacobian": n["J"],
+        "log_softmax_slopes": n["dlog"],
+        "terms": n["term"],
+        "grad_of_row": n["grad"],
+        "grad_of_mean": n["Grow"],
+        "finite_differences": [
+            {"h": h, "largest_difference": error}
+            for h, error in zip(NUDGES, n["nudge.error"], strict=True)
+        ],
         "step": {
             "size": state.step,
-            "logits": row("movedrow"),
+            "logits": n["movedrow"],
             "mean_before": n["step.before"],
             "mean_after": n["step.after"],
             "mean_predicted": n["step.predicted"],
@@ -166,19 +155,11 @@ def walk_document(view: View) -> dict[str, Any]:
             "naive_grad": n["sure.naive.grad.64"],
             "grad": n["sure.grad.64"],
         },
-        "soft": {"targets": row("soft.y"), "loss": n["soft.loss"], "grad": row("soft.grad")},
+        "soft": {"targets": n["soft.y"], "loss": n["soft.loss"], "grad": n["soft.grad"]},
         "label_smoothing": {
             "share": state.smoothing,
-            "targets": row("q"),
+            "targets": n["q"],
             "loss": n["smooth.loss"],
-            "grad": row("smooth.grad"),
+            "grad": n["smooth.grad"],
         },
     }
-
-
-def finite_differences(numbers: Mapping[str, float]) -> list[dict[str, float]]:
-    """The largest difference between gradient and quotient for each h."""
-    return [
-        {"h": h, "largest_difference": numbers[f"nudge.error.{place}"]}
-        for place, h in enumerate(NUDGES)
-    ]

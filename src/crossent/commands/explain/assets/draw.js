@@ -20,11 +20,11 @@ function allWords(data, state, numbers) {
   return words;
 }
 
-// As in panels.py: what tells long names apart.
+// As in page.py: what tells long names apart.
 function shortName(name) {
-  if (name.length <= LETTERS) return name;
+  if (name.length <= data.letters) return name;
   const telling = name.replace(/^class (?=\d+$)|^[\d,]+ (?=others$)/, "");
-  return telling.length <= LETTERS ? telling : `${telling.slice(0, LETTERS - 1)}…`;
+  return telling.length <= data.letters ? telling : `${telling.slice(0, data.letters - 1)}…`;
 }
 
 function drawText(numbers, words) {
@@ -37,10 +37,17 @@ function drawText(numbers, words) {
     const word = words[element.dataset.w];
     if (word !== undefined) element.textContent = element.closest("svg") ? shortName(word) : word;
   }
+  // Labels say the class's name, which changes with the row.
+  for (const element of $$("[data-label]")) {
+    element.setAttribute("aria-label", element.dataset.label.replace(/name\.\d+/, (key) => words[key]));
+  }
 }
 
-function drawFlags(flags) {
-  for (const element of $$("[data-if]")) element.hidden = !flags[element.dataset.if];
+function drawFlags(numbers) {
+  for (const element of $$("[data-if]")) {
+    const [, not, name] = element.dataset.if.match(/^(not )?(\w+)$/);
+    element.hidden = Boolean(numbers[name]) === Boolean(not);
+  }
 }
 
 function drawBars(numbers) {
@@ -87,9 +94,9 @@ function drawMarks(numbers, state) {
 }
 
 function drawCurve(numbers) {
-  const { left, top, width, height, max } = CURVE, p = numbers["p.t"];
-  const loss = p > 0 ? Math.min(-Math.log(p), max) : max;
-  const x = left + width * p, y = top + height * (1 - loss / max);
+  const { left, top, width, height, most } = data.curve, p = numbers["p.t"];
+  const loss = p > 0 ? Math.min(-Math.log(p), most) : most;
+  const x = left + width * p, y = top + height * (1 - loss / most);
   $("#dot").setAttribute("cx", x);
   $("#dot").setAttribute("cy", y);
   $("#drop").setAttribute("d", `M${left} ${y}H${x}V${top + height}`);

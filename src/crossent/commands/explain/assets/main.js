@@ -9,7 +9,7 @@ function update({ keepAddress = false } = {}) {
   numbers = allNumbers(data, state);
   words = allWords(data, state, numbers);
   drawText(numbers, words);
-  drawFlags(allFlags(numbers, Number($(".heat").dataset.size)));
+  drawFlags(numbers);
   drawBars(numbers);
   drawHeat(numbers);
   drawMarks(numbers, state);
@@ -41,18 +41,6 @@ function syncControls() {
   for (const input of $$("[name=row]")) input.checked = Number(input.value) === state.chosen;
   for (const input of $$("[data-part]")) input.value = state[input.dataset.part];
   $("#reveal").checked = state.reveal;
-  nameControls();
-}
-
-// Labels say the class's name, which changes with the row.
-function nameControls() {
-  for (const input of $$("[data-logit]")) {
-    const name = words[`name.${input.dataset.logit}`];
-    input.setAttribute("aria-label", `logit of ${name}`);
-  }
-  for (const input of $$("[name=target]:not([value=y])")) {
-    input.setAttribute("aria-label", `${words[`name.${input.value}`]} is the target`);
-  }
 }
 
 function setLogit(place, value) {
