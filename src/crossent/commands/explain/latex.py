@@ -29,7 +29,7 @@ def latex(walk: Walk) -> str:
         "names": Markup(", ").join(names),
         "word": lambda key: escape(walk.words[key]),
     }
-    sections = [section(step.title, step.tell()) for step in walk.steps("latex", **brought)]
+    sections = [section(step.title, step.told) for step in walk.steps("latex", **brought)]
     return HEAD + NUMBER.sub(
         lambda found: entry(values[found[2]], found[1] or "3"), "\n".join(sections)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossent.commands.explain.state import FullRow
-from crossent.commands.explain.steps import Walk
+from crossent.commands.explain.steps import Walk, asset
 
 
 def program(walk: Walk) -> str:
@@ -16,7 +16,7 @@ def program(walk: Walk) -> str:
         targets=table([row.fold(row.y).tolist() for row in rows]),
         chosen=state.chosen,
     )
-    head = [walk.course_class]
+    head = [asset("course_class.jinja")]
     if view.hidden:
         indices = ", ".join(str(row.index) for row in view.rows)
         head.append(f"# Of {view.N} rows these {len(view.rows)}: {indices}. Means are over them.")
@@ -25,8 +25,7 @@ def program(walk: Walk) -> str:
             f"# Of {view.C} classes {len(view.row.classes)} a row; the last column stands for the\n"
             "# others: its logit is the logarithm of the sum of their exponentials."
         )
-    body = [step.tell(number) for number, step in enumerate(steps, 1)]
-    return "\n\n".join(head) + "\n\n" + "\n".join(body)
+    return "\n\n".join((*head, "\n".join(step.told for step in steps)))
 
 
 def table(rows: list[list[float]]) -> str:

@@ -17,13 +17,12 @@ from markupsafe import Markup
 
 import crossent
 from crossent.commands.explain.state import CHOICES
-from crossent.commands.explain.steps import Walk, asset, environment, macros
-from crossent.commands.explain.view import ShownRow, View
+from crossent.commands.explain.steps import Walk, asset, environment, macros, short_name
+from crossent.commands.explain.view import View
 from crossent.commands.explain.walk import NUDGE, NUDGES
 
 SCRIPTS = ("numbers.js", "walk.js", "draw.js", "state.js", "main.js")
 CURVE = {"left": 34, "top": 12, "width": 300, "height": 150, "most": 5}  # of -log p over p
-LETTERS = 7  # of a name that fit into the picture
 
 
 def make_page(view: View) -> str:
@@ -50,9 +49,6 @@ def page_vocabulary(walk: Walk) -> dict[str, Any]:
         "n": partial(number, walk),
         "word": lambda key: Markup('<span data-w="{}">{}</span>').format(key, words[key]),
         "when": partial(condition, walk),
-        "short_name": lambda k: as_text(short_name(walk.words[f"name.{k}"])),
-        "targets": walk.targets,
-        "course_class": walk.course_class,
         "choices": CHOICES,
         "low": low,  # of the sliders: room around the logits, at least -5 to 5
         "high": high,
@@ -74,14 +70,6 @@ def page_vocabulary(walk: Walk) -> dict[str, Any]:
 def as_text(word: str) -> Markup:
     """A name as text of the page, where a dollar sign begins a formula."""
     return Markup(escape(word).replace("$", "&#36;"))
-
-
-def short_name(name: str) -> str:
-    """A class's name for the picture: of "class 8868" or "9,995 others" what tells them apart."""
-    if len(name) <= LETTERS:
-        return name
-    telling = re.sub(r"^class (?=\d+$)|^[\d,]+ (?=others$)", "", name)
-    return telling if len(telling) <= LETTERS else telling[: LETTERS - 1] + "…"
 
 
 def number(walk: Walk, key: str, style: str = "3", tag: str = "span", attributes: str = "") -> Markup:
@@ -127,32 +115,19 @@ def see_also(heading: str) -> Markup:
 
 def page_data(walk: Walk) -> dict[str, Any]:
     """Rows, choices and constants; what is not shown as sums and moments."""
-    view, hidden = walk.view, walk.view.hidden
+    view = walk.view
+    shown = [asdict(row) | {"names": walk.names(r)} for r, row in enumerate(view.rows)]
+    for row in shown:
+        row["short"] = [short_name(name) for name in row["names"]]
     return {
         "N": view.N,
         "C": view.C,
         "chosen": view.chosen,
-        "rows": [row_data(row) for row in view.rows],
+        "rows": shown,
         "targets": walk.state.targets,
-        "hidden": hidden and {
-            "count": hidden.count,
-            "steps": hidden.steps.tolist(),
-            "losses": hidden.losses.tolist(),
-            "grad_squared": hidden.grad_squared,
-        },
+        "hidden": view.hidden and asdict(view.hidden),
         "nudge": NUDGE,
         "nudges": NUDGES,
         "choices": {name: choice._asdict() for name, choice in CHOICES.items()},
         "curve": CURVE,
-        "letters": LETTERS,
     }
-
-
-def row_data(row: ShownRow) -> dict[str, Any]:
-    rest = asdict(row.rest) if row.rest else None
-    if rest:
-        rest["moments"] = [[float(f"{x:.9g}") for x in line] for line in rest["moments"]]
-    return {
-        "index": row.index, "names": row.names, "a": row.a.tolist(), "y": row.y.tolist(),
-        "rest": rest,
-    }  # fmt: skip

@@ -8,12 +8,13 @@ them, and the tables, each form brings itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
@@ -24,10 +25,23 @@ from crossent.commands.explain.state import State
 from crossent.commands.explain.view import View
 from crossent.commands.explain.walk import NUDGES, all_numbers, all_values
 
-STEPS = (
-    "logits", "maximum", "softmax", "loss", "through", "jacobian", "cases", "collapse", "check",
-    "divide", "numpy", "step", "sure", "soft",
-)  # fmt: skip
+STEPS = {  # their templates and titles
+    "logits": "Logits",
+    "maximum": "Why the maximum is subtracted",
+    "softmax": "Exponentials, sum, probabilities",
+    "loss": "Loss of a row, sum and mean",
+    "through": "The derivative through the probabilities",
+    "jacobian": "The Jacobian of softmax",
+    "cases": "The two cases",
+    "collapse": "The product collapses",
+    "check": "Finite-difference check",
+    "divide": "Divide by N",
+    "numpy": "Forward and backward in NumPy",
+    "step": "One gradient step",
+    "sure": "A confident right answer",
+    "soft": "Soft targets and label smoothing",
+}
+LETTERS = 7  # of a class's name that fit into the picture
 
 
 class Column(NamedTuple):
@@ -45,10 +59,9 @@ class Column(NamedTuple):
 class Step(NamedTuple):
     """A step as one form tells it."""
 
-    id: str
+    name: str
     title: str
-    see: str  # where docs/derivation.md has it in full
-    tell: Callable[..., str]
+    told: Markup
 
 
 @dataclass(frozen=True)
@@ -78,23 +91,22 @@ class Walk:
         """The lines of a table over classes."""
         return range(self.view.slots)
 
+    def names(self, r: int) -> list[str]:
+        """What the shown classes of shown row r are called, and the rest."""
+        rest = self.view.C - len(self.view.rows[r].names)
+        return [*self.view.rows[r].names, *([f"{rest:,} others"] if rest else [])]
+
     @cached_property
     def words(self) -> dict[str, str]:
         """The names of classes that change with the reader's choice."""
-        rest = self.view.C - len(self.view.row.classes)
-        names = [*self.view.rows[self.state.chosen].names, *([f"{rest:,} others"] * (rest > 0))]
+        names = self.names(self.state.chosen)
         return {
             **{f"name.{k}": name for k, name in enumerate(names)},
-            **{f"target.{r}": self.view.rows[r].names[k] for r, k in enumerate(self.targets)},
-            "t.name": names[int(self.numbers["t"])],
-            "rival.name": names[int(self.numbers["rival"])],
+            **{f"short.{k}": short_name(name) for k, name in enumerate(names)},
+            **{f"target.{r}": self.names(r)[k] for r, k in enumerate(self.values["target"])},
+            "t.name": names[self.values["t"]],
+            "rival.name": names[self.values["rival"]],
         }
-
-    @property
-    def targets(self) -> list[int]:
-        """The place of the right class in each shown row."""
-        shown = len(self.view.row.classes)
-        return [int(y[:shown].argmax()) for y in self.values["Y"]]
 
     def write(self, key: str, style: str = "3") -> str:
         """A number as the page prints it."""
@@ -102,16 +114,10 @@ class Walk:
 
     def steps(self, form: str, **brought: Any) -> Iterator[Step]:
         """The steps as a form tells them, with what it brings for its tables and numbers."""
-        for name in STEPS:
-            module = macros(f"steps/{name}.jinja", self.vocabulary | brought)
-            see = getattr(module, "see", module.title)
-            yield Step(name, module.title, see, getattr(module, form))
-
-    @property
-    def course_class(self) -> str:
-        """Forward and backward as a class, as docs/derivation.md has it."""
-        code: str = macros("steps/numpy.jinja", self.vocabulary).course_class
-        return code
+        for number, (name, title) in enumerate(STEPS.items(), 1):
+            template = environment().get_template(f"steps/{name}.jinja")
+            told = template.render(self.vocabulary, **brought, form=form, number=number)
+            yield Step(name, title, Markup(told))
 
     @property
     def vocabulary(self) -> dict[str, Any]:
@@ -121,6 +127,14 @@ class Walk:
             "column": Column, "nudges": [f"{h:.7f}".rstrip("0") for h in NUDGES],
             "shown_rows": ", ".join(f"{row.index:,}" for row in self.view.rows),
         }  # fmt: skip
+
+
+def short_name(name: str) -> str:
+    """A class's name for the picture: of "class 8868" or "9,995 others" what tells them apart."""
+    if len(name) <= LETTERS:
+        return name
+    telling = re.sub(r"^class (?=\d+$)|^[\d,]+ (?=others$)", "", name)
+    return telling if len(telling) <= LETTERS else telling[: LETTERS - 1] + "…"
 
 
 def asset(name: str) -> Markup:
@@ -147,7 +161,7 @@ def environment() -> Environment:
         finalize=lambda value: f"{value:g}" if isinstance(value, float) else value,
     )
     templates.filters["formulas"] = formulas
-    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "default": np.ndarray.tolist}
     return templates
 
 

@@ -24,7 +24,7 @@ def tell(walk: Walk) -> str:
     parts = ["\n".join(overview)]
     for number, step in enumerate(walk.steps("text", **brought), 1):
         heading = f"{number}. {step.title}"
-        told = "\n\n".join(paragraphs(step.tell()))
+        told = "\n\n".join(paragraphs(step.told))
         gap = "\n" if told.startswith(" ") else ""
         parts.append(f"{heading}\n{'-' * len(heading)}\n{gap}{told}")
     return "\n\n".join(parts) + "\n"

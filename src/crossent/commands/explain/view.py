@@ -66,19 +66,10 @@ class ShownRow:
 class HiddenRows:
     """The rows that are not shown: what they add to the sum of the losses after a step."""
 
-    problem: Problem
-    shown: frozenset[int]
+    count: int
     steps: Floats  # step sizes at which `losses` was computed: Chebyshev points, and 0
     losses: Floats
     grad_squared: float  # sum of squares of their entries in the gradient of the mean
-
-    @property
-    def count(self) -> int:
-        return self.problem.rows - len(self.shown)
-
-    def losses_after(self, step: float) -> float:
-        """Their losses after a step of this size, computed from all of their logits."""
-        return hidden_pass(self.problem, self.shown, step)[0]
 
 
 @dataclass(frozen=True)
@@ -101,6 +92,11 @@ class View:
     @property
     def row(self) -> ShownRow:
         return self.rows[self.chosen]
+
+    def losses_after(self, step: float) -> float:
+        """The hidden rows' losses after a step of this size, computed from all of their logits."""
+        shown = frozenset(row.index for row in self.rows)
+        return hidden_pass(self.problem, shown, step)[0]
 
     @property
     def slots(self) -> int:
@@ -170,7 +166,7 @@ def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
         sum_y_logits=float(y @ a),
         peak=peak,
         moments=[
-            row[: max(length, 3 - i)].tolist()
+            [float(f"{x:.9g}") for x in row[: max(length, 3 - i)]]
             for i, (row, length) in enumerate(zip(shares @ powers.T, needed, strict=False))
         ],
     )
@@ -219,6 +215,5 @@ def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows | None:
     angles = np.pi * (np.arange(points) + 0.5) / points
     steps = np.concatenate(([0.0], LARGEST_STEP / 2 * (1 - np.cos(angles))))
     passes = [hidden_pass(problem, shown, float(step)) for step in steps]
-    return HiddenRows(
-        problem, shown, steps, np.array([losses for losses, _ in passes]), passes[0][1]
-    )
+    losses = np.array([losses for losses, _ in passes])
+    return HiddenRows(problem.rows - len(shown), steps, losses, passes[0][1])

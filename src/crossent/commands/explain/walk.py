@@ -33,10 +33,9 @@ def all_values(view: View, state: State) -> Values:
         "N": view.N,
         "C": view.C,
         "row": view.rows[state.chosen].index,
+        "target": [each.target for each in rows],
         "t": row.target,
         "rival": row.rival,
-        "rest.count": view.C - len(row.places),
-        "rows.hidden": view.hidden.count if view.hidden else 0,
         "A": [each.folded_logits for each in rows],
         "Y": [each.fold(each.y) for each in rows],
         **{choice.key: getattr(state, name) for name, choice in CHOICES.items()},
@@ -84,9 +83,9 @@ def softmax_values(row: FullRow, a: Floats, y: Floats, shift: float) -> Values:
         naive_p = naive / naive.sum()
     return {
         "a": a, "a.t": a[t], "size.a": a / np.abs(a).max(initial=1e-9),
-        "y": y, "sum.y": y.sum(), "onehot": y.max() == 1 and y.sum() == 1,
+        "y": y, "onehot": y.max() == 1 and y.sum() == 1,
         "right": a[t] == m, "m": m, "shifted": a - m, "exp": exps, "sum": exps.sum(),
-        "big": a + shift, "naive.exp": naive, "naive.p": naive_p, "naive.sum": naive.sum(),
+        "big": a + shift, "naive.exp": naive, "naive.p": naive_p,
         "safe.p": crossent.softmax(a + shift), "breaks": np.isnan(naive_p).any(), "shift.sign": 0,
         "p": p, "p.t": p[t], "p.rival": p[row.rival], "sum.p": p.sum(),
         "not.p.t": crossent.log_softmax_jacobian(a)[t, t], "lse": crossent.logsumexp(a),
@@ -152,7 +151,7 @@ def step_values(view: View, rows: list[FullRow], state: State) -> Values:
     before = after = squared = 0.0
     if view.hidden:
         before, squared = float(view.hidden.losses[0]), view.hidden.grad_squared
-        after = view.hidden.losses_after(eta)
+        after = view.losses_after(eta)
     G, moved, p_before, p_after = [], [], [], []
     for row in rows:
         loss, grad = crossent.cross_entropy_and_grad(row.a, row.y, normalizer=N)

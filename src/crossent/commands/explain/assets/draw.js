@@ -3,28 +3,10 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-function slotNames(data, state) {
-  const rest = data.C - data.rows[state.chosen].names.length;
-  return (r) => [...data.rows[r].names, ...(rest ? [`${rest.toLocaleString("en-US")} others`] : [])];
-}
-
-function allWords(data, state, numbers) {
-  const names = slotNames(data, state), words = {};
-  names(state.chosen).forEach((name, k) => { words[`name.${k}`] = name; });
-  data.rows.forEach((_, r) => {
-    const shown = data.rows[r].names;
-    words[`target.${r}`] = shown[argmax(shown.map((_, k) => numbers[`Y.${r}.${k}`]))];
-  });
-  words["t.name"] = words[`name.${numbers.t}`];
-  words["rival.name"] = words[`name.${numbers.rival}`];
-  return words;
-}
-
-// As in page.py: what tells long names apart.
-function shortName(name) {
-  if (name.length <= data.letters) return name;
-  const telling = name.replace(/^class (?=\d+$)|^[\d,]+ (?=others$)/, "");
-  return telling.length <= data.letters ? telling : `${telling.slice(0, data.letters - 1)}…`;
+function allWords(data, { chosen }, numbers) {
+  const { names, short } = data.rows[chosen];
+  const target = data.rows.map((row, r) => row.names[numbers[`target.${r}`]]);
+  return flat({ name: names, short, target, "t.name": names[numbers.t], "rival.name": names[numbers.rival] });
 }
 
 function drawText(numbers, words) {
@@ -33,10 +15,7 @@ function drawText(numbers, words) {
     element.textContent = writeNumber(value, element.dataset.f);
     element.dataset.v = String(Number(value.toPrecision(9)));
   }
-  for (const element of $$("[data-w]")) {
-    const word = words[element.dataset.w];
-    if (word !== undefined) element.textContent = element.closest("svg") ? shortName(word) : word;
-  }
+  for (const element of $$("[data-w]")) element.textContent = words[element.dataset.w];
   // Labels say the class's name, which changes with the row.
   for (const element of $$("[data-label]")) {
     element.setAttribute("aria-label", element.dataset.label.replace(/name\.\d+/, (key) => words[key]));
@@ -88,8 +67,7 @@ function drawMarks(numbers, state) {
     const r = Number(row.dataset.r);
     row.classList.toggle("chosen", r === state.chosen);
     if (!row.closest(".matrix")) continue;
-    const y = $$("td", row).map((_, k) => numbers[`Y.${r}.${k}`]);
-    $$("td", row).forEach((cell, k) => cell.classList.toggle("target", k === argmax(y)));
+    $$("td", row).forEach((cell, k) => cell.classList.toggle("target", k === numbers[`target.${r}`]));
   }
 }
 

@@ -48,7 +48,7 @@ function foldedRow(shown, logits, target) {
     if (rest.sum_y === 0) rest.sum_y_logits = 0;
   }
   const soft = softmaxRow(a);
-  return { a, y, rest, soft, shown: logits.length, loss: rowLoss(soft, y, rest, logits.length) };
+  return { a, y, rest, soft, shown: logits.length, t: argmax(y.slice(0, logits.length)), loss: rowLoss(soft, y, rest, logits.length) };
 }
 
 // The folded class has one logit, its members many: their part of the loss is by their own logits.
@@ -93,43 +93,43 @@ function sharedTarget(target, classes, keep) {
   return [...shares.slice(0, target), keep, ...shares.slice(target)];
 }
 
-// Every number under its name and its places: { J: [[1, 2]] } becomes J.0.0 and J.0.1.
-function flat(name, value) {
-  if (Array.isArray(value)) return value.flatMap((entry, k) => flat(`${name}.${k}`, entry));
-  return [[name, Number(value)]];
+// Every value under its name and its places: { J: [[1, 2]] } becomes J.0.0 and J.0.1.
+function flat(values) {
+  const entries = (name, value) =>
+    Array.isArray(value) ? value.flatMap((entry, k) => entries(`${name}.${k}`, entry)) : [[name, value]];
+  return Object.fromEntries(Object.entries(values).flatMap(([name, value]) => entries(name, value)));
 }
 
 function allNumbers(data, state) {
   const rows = data.rows.map((shown, r) => foldedRow(shown, state.logits[r], state.targets[r]));
-  const row = rows[state.chosen], { a, y, soft } = row, t = argmax(y.slice(0, row.shown));
+  const row = rows[state.chosen], { a, y, soft, t } = row;
   const others = state.logits[state.chosen].map((_, k) => k).filter((k) => k !== t);
   const rival = others.length ? others.reduce((best, k) => (a[k] > a[best] ? k : best)) : t;
   const grad = gradient(soft, y);
   const values = {
     N: data.N, C: data.C, row: data.rows[state.chosen].index, t, rival,
-    "rest.count": data.C - row.shown, "rows.hidden": data.hidden ? data.hidden.count : 0,
-    A: rows.map((each) => each.a), Y: rows.map((each) => each.y),
-    ...softmaxValues(row, state.shift, t, rival),
+    target: rows.map((each) => each.t), A: rows.map((each) => each.a), Y: rows.map((each) => each.y),
+    ...softmaxValues(row, state.shift, rival),
     ...lossValues(data, rows, state.chosen),
-    ...chainValues(row, data.nudge, t, rival),
+    ...chainValues(row, data.nudge, rival),
     grad, "grad.sum": sum(grad), "grad.t": grad[t], "grad.rival": grad[rival],
-    ...checkValues(row, data, grad, t),
+    ...checkValues(row, data, grad),
     ...stepValues(data, rows, state),
     ...confidentValues(state.margin, state.smoothing),
-    ...softValues(row, data, state, t),
+    ...softValues(row, data, state),
   };
   for (const [name, { key }] of Object.entries(data.choices)) values[key] = state[name];
-  return Object.fromEntries(Object.entries(values).flatMap(([name, value]) => flat(name, value)));
+  return flat(values);
 }
 
-function softmaxValues({ a, y, soft }, shift, t, rival) {
+function softmaxValues({ a, y, soft, t }, shift, rival) {
   const { m, exps, total, lse, p, notP } = soft, size = Math.max(largest(a), 1e-9);
   const big = a.map((x) => x + shift), naive = big.map(Math.exp), naiveP = naive.map((e) => e / sum(naive));
   return {
-    a, "a.t": a[t], "size.a": a.map((x) => x / size), y, "sum.y": sum(y),
+    a, "a.t": a[t], "size.a": a.map((x) => x / size), y,
     onehot: Math.max(...y) === 1 && sum(y) === 1, right: a[t] === m,
     m, shifted: a.map((x) => x - m), exp: exps, sum: total,
-    big, "naive.exp": naive, "naive.p": naiveP, "naive.sum": sum(naive), "safe.p": softmaxRow(big).p,
+    big, "naive.exp": naive, "naive.p": naiveP, "safe.p": softmaxRow(big).p,
     breaks: naiveP.some(Number.isNaN), "shift.sign": 0,
     p, "p.t": p[t], "p.rival": p[rival], "sum.p": sum(p), "not.p.t": notP[t], lse,
   };
@@ -141,7 +141,7 @@ function lossValues(data, rows, chosen) {
   return { losses, loss: losses[chosen], "loss.hidden": hidden, "loss.sum": total, "loss.mean": total / data.N };
 }
 
-function chainValues({ a, y, soft }, h, t, rival) {
+function chainValues({ a, y, soft, t }, h, rival) {
   const { p, notP } = soft, total = sum(y);
   const dp = y.map((share, k) => (share === 0 ? 0 : -share / p[k]));
   const size = largest([...dp.filter(Number.isFinite), 0]) || 1;
@@ -163,7 +163,7 @@ function chainValues({ a, y, soft }, h, t, rival) {
   };
 }
 
-function checkValues({ a, y }, { nudge, nudges }, grad, t) {
+function checkValues({ a, y, t }, { nudge, nudges }, grad) {
   const loss = (at) => foldedLoss(at, y), quotients = nudges.map((h) => differences(loss, a, h));
   return {
     "grad.check": differences(loss, a, nudge),
@@ -174,8 +174,8 @@ function checkValues({ a, y }, { nudge, nudges }, grad, t) {
 }
 
 // A row after a step of size eta against the gradient of the mean over N rows.
-function rowAfter({ a, y, soft, rest, shown }, eta, N) {
-  const G = gradient(soft, y).map((g) => g / N), t = argmax(y.slice(0, shown));
+function rowAfter({ a, y, soft, rest, shown, t }, eta, N) {
+  const G = gradient(soft, y).map((g) => g / N);
   const moved = a.slice(0, shown).map((x, k) => x - eta * G[k]);
   const later = rest && { ...rest, ...restAfter(rest, soft, y, eta / N) };
   const softLater = softmaxRow(later ? [...moved, later.lse] : moved);
@@ -211,7 +211,7 @@ function confidentValues(margin, smoothing) {
   return values;
 }
 
-function softValues({ a, y, soft, rest, shown, loss }, { C, nudge }, { keep, smoothing }, t) {
+function softValues({ a, y, soft, rest, shown, loss, t }, { C, nudge }, { keep, smoothing }) {
   const shared = [...sharedTarget(t, shown, keep), ...(rest ? [0] : [])];
   const softLoss = weighted(shared, soft.nll), softGrad = gradient(soft, shared);
   const count = (k) => (k < shown ? 1 : rest.count);
