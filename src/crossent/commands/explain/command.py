@@ -15,7 +15,12 @@ from crossent.commands.explain.inputs import Problem, read_problem
 from crossent.commands.explain.steps import Walk
 from crossent.commands.explain.view import View, make_view
 from crossent.commands.explain.walk import NUDGES
-from crossent.commands.terminal import UsageError, print_json, without_nonfinite
+from crossent.commands.terminal import (
+    UsageError,
+    check_output_path,
+    print_json,
+    without_nonfinite,
+)
 
 PAGE = Path("crossent-explain.html")
 FORMS = ("page", "text", "latex", "numpy", "json")
@@ -35,7 +40,7 @@ def explain_command(
     if form == "page" and out is None:
         out = PAGE
     if out is not None:
-        check_out(out)
+        check_output_path(out, "--out", PAGE)
     problem = read_problem(logits, targets, classes)
     check_row(row, problem)
     view = make_view(problem, row)
@@ -59,17 +64,6 @@ def chosen_form(**wanted: bool) -> str:
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]}: give one of them")
     return asked[0] if asked else "page"
-
-
-def check_out(path: Path) -> None:
-    """Raise UsageError where the walk could not be written, before any work is done."""
-    folder = path.parent
-    if path.is_dir():
-        raise UsageError(f"--out {path}: is a folder; name a file, such as {path / PAGE}")
-    if not folder.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {folder}; make it or name another")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"--out {path}: may not be written; name a file in a folder of yours")
 
 
 def check_row(row: int | None, problem: Problem) -> None:

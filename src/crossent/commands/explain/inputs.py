@@ -268,7 +268,7 @@ def checked_shares(given: Given, table: Array) -> Array:
         )
 
     def sums(block: Array) -> Array:
-        return block.sum(axis=1, dtype=np.float64, keepdims=True)
+        return np.asarray(block.sum(axis=1, dtype=np.float64, keepdims=True))
 
     bad = first_bad(table, lambda block: sums(block) > MOST_SHARES)
     if bad:

@@ -2,7 +2,6 @@ r"""The walk as LaTeX for a report: a fragment that needs amsmath and nothing el
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np

@@ -46,6 +46,8 @@ def element(tex: str, write_number: WriteNumber, display: str) -> str:
     markup = unescape(convert(LOOSE_LOG.sub(r"\\log\\,", tex), display=display))
     markup = WRAPPED.sub(r"\1\2\3", NEEDLESS.sub("", markup))
     markup = SIGN.sub(r'\1<mo form="prefix">−</mo>', markup)
+    if "\\" in markup:
+        raise ValueError(f"formula {tex} has a command that the converter does not know")
     return LEAF.sub(
         lambda found: (
             f"<mi>{found[2]}</mi>" if found[1] == "mi" else write_number(found[2], found[1] or "3")

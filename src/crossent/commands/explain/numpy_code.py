@@ -16,7 +16,7 @@ def program(walk: Walk) -> str:
         targets=table([row.fold(row.y).tolist() for row in rows]),
         chosen=state.chosen,
     )
-    head = [asset("course_class.jinja")]
+    head: list[str] = [asset("course_class.jinja")]
     if view.hidden:
         indices = ", ".join(str(row.index) for row in view.rows)
         head.append(f"# Of {view.N} rows these {len(view.rows)}: {indices}. Means are over them.")

@@ -72,7 +72,9 @@ def as_text(word: str) -> Markup:
     return Markup(escape(word).replace("$", "&#36;"))
 
 
-def number(walk: Walk, key: str, style: str = "3", tag: str = "span", attributes: str = "") -> Markup:
+def number(
+    walk: Walk, key: str, style: str = "3", tag: str = "span", attributes: str = ""
+) -> Markup:
     """A number of the walk as an element that knows its key."""
     code = "" if style == "3" else f' data-f="{style}"'
     opening = " ".join(filter(None, (tag, attributes)))
@@ -80,7 +82,7 @@ def number(walk: Walk, key: str, style: str = "3", tag: str = "span", attributes
 
 
 def condition(walk: Walk, name: str) -> Markup:
-    """The attributes of a sentence that holds where a number is not 0, or "not name": where it is."""
+    """Attributes of a sentence that holds where a number is not 0; with "not name" where it is."""
     holds = bool(walk.numbers[name.removeprefix("not ")]) != name.startswith("not ")
     return Markup(f'data-if="{name}"{"" if holds else " hidden"}')
 

@@ -21,7 +21,8 @@ def example_picture() -> str:
     """The wide picture of the worked example."""
     walk = Walk.of(make_view(read_problem(None, None, None)))
     drawn = macros("picture.jinja", page_vocabulary(walk)).standalone()
-    return re.sub(r" data-[\w-]+=\"[^\"]*\"", "", drawn)
+    drawn = re.sub(r' data-[\w-]+="[^"]*"', "", drawn)
+    return re.sub(r">\s*<", ">\n<", drawn).strip() + "\n"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from crossent.commands.explain.mathml import with_formulas
 from crossent.commands.explain.numbers import write_number
 from crossent.commands.explain.state import State
 from crossent.commands.explain.view import View
-from crossent.commands.explain.walk import NUDGES, all_numbers, all_values
+from crossent.commands.explain.walk import NUDGES, all_values, flat
 
 STEPS = {  # their templates and titles
     "logits": "Logits",
@@ -84,7 +84,7 @@ class Walk:
     @cached_property
     def numbers(self) -> dict[str, float]:
         """Every single number under its name and its places."""
-        return all_numbers(self.view, self.state)
+        return flat(self.values)
 
     @property
     def slots(self) -> range:
@@ -155,13 +155,15 @@ def environment() -> Environment:
     templates = Environment(
         loader=PackageLoader("crossent.commands.explain", "assets"),
         autoescape=True,
+        optimized=False,  # each is rendered once: folding constants takes longer than it saves
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: f"{value:g}" if isinstance(value, float) else value,
     )
     templates.filters["formulas"] = formulas
-    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "default": np.ndarray.tolist}
+    dense = {"separators": (",", ":"), "default": np.ndarray.tolist}
+    templates.policies["json.dumps_kwargs"] = dense
     return templates
 
 

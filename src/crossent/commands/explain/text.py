@@ -31,7 +31,7 @@ def tell(walk: Walk) -> str:
 
 
 def paragraphs(told: str) -> Iterator[str]:
-    """Sentences in lines of the terminal's width; formulas and tables, which are set in, as they are."""
+    """Sentences in lines of the terminal's width; what is set in, formulas and tables, as it is."""
     for block in re.split(r"\n\s*\n", told.strip("\n")):
         yield block if block.startswith(" ") else textwrap.fill(block, WIDTH)
 

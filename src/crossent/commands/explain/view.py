@@ -119,25 +119,26 @@ def make_view(problem: Problem, row: int | None = None) -> View:
 
 
 def show_row(problem: Problem, n: int) -> ShownRow:
-    """Row n with its telling classes: those of the target, then the most probable."""
+    """Row n with its telling classes, and the rest of them summed up."""
     a, y = problem.row(n)
-    if problem.classes <= ALL_CLASSES:
-        return shown_row(problem, n, np.arange(problem.classes), a, y)
+    classes = telling_classes(a, y)
+    hidden = ~np.isin(np.arange(len(a)), classes)
+    pace = LARGEST_STEP / problem.rows
+    rest = sum_up(a[hidden], y[hidden], pace, float(y.sum())) if hidden.any() else None
+    names = tuple(problem.name(int(k)) for k in classes)
+    return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
+
+
+def telling_classes(a: Floats, y: Floats) -> NDArray[np.intp]:
+    """All classes if they are few; else those of the target and the most probable, in order."""
+    if len(a) <= ALL_CLASSES:
+        return np.arange(len(a))
     wanted = np.argsort(-y, kind="stable")[:SOME_TARGETS]
     wanted = wanted[y[wanted] > 0]
     probable = np.argsort(-a, kind="stable")
     probable = probable[~np.isin(probable, wanted)][: SOME_CLASSES - len(wanted)]
     classes = np.concatenate((wanted, probable))
-    return shown_row(problem, n, classes[np.argsort(-a[classes], kind="stable")], a, y)
-
-
-def shown_row(problem: Problem, n: int, classes: Any, a: Floats, y: Floats) -> ShownRow:
-    hidden = np.ones(len(a), dtype=bool)
-    hidden[classes] = False
-    pace = LARGEST_STEP / problem.rows
-    rest = sum_up(a[hidden], y[hidden], pace, float(y.sum())) if hidden.any() else None
-    names = tuple(problem.name(int(k)) for k in classes)
-    return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
+    return classes[np.argsort(-a[classes], kind="stable")]
 
 
 def series(x: float) -> Floats:

@@ -49,11 +49,11 @@ def all_values(view: View, state: State) -> Values:
     }
 
 
-def all_numbers(view: View, state: State) -> dict[str, float]:
-    """Every number of the walk under its name and its places."""
+def flat(values: Values) -> dict[str, float]:
+    """Every single number under its name and its places."""
     return {
         ".".join((name, *map(str, place))): float(number)
-        for name, value in all_values(view, state).items()
+        for name, value in values.items()
         for place, number in np.ndenumerate(value)
     }
 
