@@ -247,9 +247,9 @@ def test_sliders_change_every_number(name, opened):
 
 
 DRAWN = """
-[...document.querySelectorAll('[data-length],[data-bar],[data-heat],[data-cell],#dot')].map(e => [
+[...document.querySelectorAll('[data-length],[data-bar],#dot')].map(e => [
   e.id || JSON.stringify(e.dataset), e.matches('.below'), e.getAttribute('visibility') === 'hidden',
-  ...['x', 'width', 'cx', 'cy', 'fill-opacity'].map(name => Number(e.getAttribute(name))),
+  ...['x', 'width', 'cx', 'cy'].map(name => Number(e.getAttribute(name))),
   Number(e.style.getPropertyValue('--v')),
 ])
 """

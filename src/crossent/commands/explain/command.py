@@ -15,15 +15,9 @@ from crossent.commands.explain.inputs import Problem, read_problem
 from crossent.commands.explain.steps import Walk
 from crossent.commands.explain.view import View, make_view
 from crossent.commands.explain.walk import NUDGES
-from crossent.commands.terminal import (
-    UsageError,
-    check_output_path,
-    print_json,
-    without_nonfinite,
-)
+from crossent.commands.terminal import UsageError, check_output_path, without_nonfinite
 
 PAGE = Path("crossent-explain.html")
-FORMS = ("page", "text", "latex", "numpy", "json")
 
 
 def explain_command(
@@ -47,15 +41,11 @@ def explain_command(
     if form == "page":
         assert out is not None
         write_page(view, out, open_page=open_page)
-    elif form == "json" and out is None:
-        print_json(walk_document(Walk.of(view)))
+    elif out is None:
+        print(walk_text(Walk.of(view), form), end="")
     else:
-        text = walk_text(Walk.of(view), form)
-        if out is None:
-            print(text, end="")
-        else:
-            out.write_text(text, encoding="utf-8")
-            print(f"Written: {out}")
+        out.write_text(walk_text(Walk.of(view), form), encoding="utf-8")
+        print(f"Written: {out}")
 
 
 def chosen_form(**wanted: bool) -> str:

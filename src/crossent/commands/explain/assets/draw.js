@@ -31,7 +31,7 @@ function drawFlags(numbers) {
 
 function drawBars(numbers) {
   for (const bar of $$("[data-bar]")) {
-    const value = numbers[bar.dataset.bar];
+    const value = numbers[bar.dataset.bar] / (numbers[bar.dataset.size] || 1);
     bar.style.setProperty("--v", Math.min(Math.abs(value), 1));
     bar.classList.toggle("below", value < 0);
   }
@@ -42,20 +42,6 @@ function drawBars(numbers) {
     rect.setAttribute("width", length);
     if (kind === "sign") rect.setAttribute("class", value < 0 ? "below" : "up");
     if (kind === "truth") rect.setAttribute("visibility", value === 0 ? "hidden" : "visible");
-  }
-}
-
-function drawHeat(numbers) {
-  const size = numbers["J.size"];
-  for (const rect of $$("[data-heat]")) {
-    const value = numbers[rect.dataset.heat];
-    rect.setAttribute("fill-opacity", Math.abs(value) / size);
-    rect.setAttribute("class", value < 0 ? "below" : "up");
-  }
-  for (const cell of $$("[data-cell]")) {
-    const value = numbers[`J.${cell.dataset.cell.replace(" ", ".")}`];
-    cell.style.setProperty("--v", Math.abs(value) / size);
-    cell.classList.toggle("below", value < 0);
   }
 }
 

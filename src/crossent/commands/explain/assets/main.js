@@ -11,7 +11,6 @@ function update({ keepAddress = false } = {}) {
   drawText(numbers, words);
   drawFlags(numbers);
   drawBars(numbers);
-  drawHeat(numbers);
   drawMarks(numbers, state);
   drawCurve(numbers);
   if (cell) drawTerm(cell, numbers, words);
