@@ -18,6 +18,53 @@ from crossent.commands.explain.walk import NUDGES
 from crossent.commands.terminal import UsageError, check_output_path, without_nonfinite
 
 PAGE = Path("crossent-explain.html")
+DOCUMENT = {  # what --json prints, by the walk's names
+    "rows": "N",
+    "classes": "C",
+    "row": "row",
+    "shown_rows": "shown_rows",
+    "shown_classes": "shown_classes",
+    "class_names": "class_names",
+    "other_classes": "other_classes",
+    "logits": "a",
+    "targets": "y",
+    "row_max": "m",
+    "without_maximum": {"shift": "kappa", "exp": "naive.exp", "prob": "naive.p"},
+    "exp": "exp",
+    "sum_exp": "sum",
+    "lse": "lse",
+    "prob": "p",
+    "loss": {"row": "loss", "sum": "loss.sum", "mean": "loss.mean"},
+    "loss_of_shown_rows": "losses",
+    "grad_by_prob": "dp",
+    "softmax_jacobian": "J",
+    "log_softmax_slopes": "dlog",
+    "terms": "term",
+    "grad_of_row": "grad",
+    "grad_of_mean": "Grow",
+    "finite_differences": "finite_differences",
+    "step": {
+        "size": "eta",
+        "logits": "movedrow",
+        "mean_before": "step.before",
+        "mean_after": "step.after",
+        "mean_predicted": "step.predicted",
+    },
+    "confident": {
+        "margin": "x",
+        "naive_loss": "sure.naive.loss.64",
+        "loss": "sure.loss.64",
+        "naive_grad": "sure.naive.grad.64",
+        "grad": "sure.grad.64",
+    },
+    "soft": {"targets": "soft.y", "loss": "soft.loss", "grad": "soft.grad"},
+    "label_smoothing": {
+        "share": "eps",
+        "targets": "q",
+        "loss": "smooth.loss",
+        "grad": "smooth.grad",
+    },
+}
 
 
 def explain_command(
@@ -95,55 +142,22 @@ def walk_text(walk: Walk, form: str) -> str:
 
 def walk_document(walk: Walk) -> dict[str, Any]:
     """Every step's numbers under names: lists over the shown classes, the rest of them last."""
-    view, state, row = walk.view, walk.state, walk.view.row
-    n = {name: np.asarray(value).tolist() for name, value in walk.values.items()}
+    view = walk.view
+    values = {name: np.asarray(value).tolist() for name, value in walk.values.items()}
+    errors = zip(NUDGES, values["nudge.error"], strict=True)
+    values |= {
+        "shown_rows": [row.index for row in view.rows],
+        "shown_classes": view.row.classes,
+        "class_names": view.row.names,
+        "other_classes": view.C - len(view.row.classes),
+        "finite_differences": [{"h": h, "largest_difference": error} for h, error in errors],
+    }
+    return named(DOCUMENT, values)
+
+
+def named(names: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that the names stand for, nested as they are."""
     return {
-        "rows": view.N,
-        "classes": view.C,
-        "row": row.index,
-        "shown_rows": [each.index for each in view.rows],
-        "shown_classes": row.classes,
-        "class_names": row.names,
-        "other_classes": view.C - len(row.classes),
-        "logits": n["a"],
-        "targets": n["y"],
-        "row_max": n["m"],
-        "without_maximum": {"shift": state.shift, "exp": n["naive.exp"], "prob": n["naive.p"]},
-        "exp": n["exp"],
-        "sum_exp": n["sum"],
-        "lse": n["lse"],
-        "prob": n["p"],
-        "loss": {"row": n["loss"], "sum": n["loss.sum"], "mean": n["loss.mean"]},
-        "loss_of_shown_rows": n["losses"],
-        "grad_by_prob": n["dp"],
-        "softmax_jacobian": n["J"],
-        "log_softmax_slopes": n["dlog"],
-        "terms": n["term"],
-        "grad_of_row": n["grad"],
-        "grad_of_mean": n["Grow"],
-        "finite_differences": [
-            {"h": h, "largest_difference": error}
-            for h, error in zip(NUDGES, n["nudge.error"], strict=True)
-        ],
-        "step": {
-            "size": state.step,
-            "logits": n["movedrow"],
-            "mean_before": n["step.before"],
-            "mean_after": n["step.after"],
-            "mean_predicted": n["step.predicted"],
-        },
-        "confident": {
-            "margin": state.margin,
-            "naive_loss": n["sure.naive.loss.64"],
-            "loss": n["sure.loss.64"],
-            "naive_grad": n["sure.naive.grad.64"],
-            "grad": n["sure.grad.64"],
-        },
-        "soft": {"targets": n["soft.y"], "loss": n["soft.loss"], "grad": n["soft.grad"]},
-        "label_smoothing": {
-            "share": state.smoothing,
-            "targets": n["q"],
-            "loss": n["smooth.loss"],
-            "grad": n["smooth.grad"],
-        },
+        name: named(value, values) if isinstance(value, dict) else values[value]
+        for name, value in names.items()
     }

@@ -32,6 +32,7 @@ def all_values(view: View, state: State) -> Values:
     return {
         "N": view.N,
         "C": view.C,
+        "chosen": state.chosen,
         "row": view.rows[state.chosen].index,
         "target": [each.target for each in rows],
         "t": row.target,

@@ -35,25 +35,13 @@ function drawBars(numbers) {
     bar.style.setProperty("--v", Math.min(Math.abs(value), 1));
     bar.classList.toggle("below", value < 0);
   }
-  for (const rect of $$("[data-length]")) {
-    const [key, kind, from, scale] = rect.dataset.length.split(" "), zero = Number(from);
-    const value = Math.max(-1, Math.min(1, numbers[key])), length = Math.abs(value) * scale;
-    rect.setAttribute("x", value < 0 ? zero - length : zero);
-    rect.setAttribute("width", length);
-    if (kind === "sign") rect.setAttribute("class", value < 0 ? "below" : "up");
-    if (kind === "truth") rect.setAttribute("visibility", value === 0 ? "hidden" : "visible");
-  }
 }
 
-// The marks that move with the choice of row and target.
-function drawMarks(numbers, state) {
-  for (const row of $$("[data-slot]")) row.classList.toggle("target", Number(row.dataset.slot) === numbers.t);
-  for (const row of $$("[data-share]")) row.classList.toggle("empty", numbers[`y.${row.dataset.share}`] === 0);
-  for (const row of $$("[data-r]")) {
-    const r = Number(row.dataset.r);
-    row.classList.toggle("chosen", r === state.chosen);
-    if (!row.closest(".matrix")) continue;
-    $$("td", row).forEach((cell, k) => cell.classList.toggle("target", k === numbers[`target.${r}`]));
+// The marks that move with the choice of row and target: "target t 2" marks a target where t is 2.
+function drawMarks(numbers) {
+  for (const element of $$("[data-mark]")) {
+    const [mark, key, value] = element.dataset.mark.split(" ");
+    element.classList.toggle(mark, numbers[key] === Number(value));
   }
 }
 

@@ -11,7 +11,7 @@ function update({ keepAddress = false } = {}) {
   drawText(numbers, words);
   drawFlags(numbers);
   drawBars(numbers);
-  drawMarks(numbers, state);
+  drawMarks(numbers);
   drawCurve(numbers);
   if (cell) drawTerm(cell, numbers, words);
   drawQuestions();

@@ -107,7 +107,7 @@ function allNumbers(data, state) {
   const rival = others.length ? others.reduce((best, k) => (a[k] > a[best] ? k : best)) : t;
   const grad = gradient(soft, y);
   const values = {
-    N: data.N, C: data.C, row: data.rows[state.chosen].index, t, rival,
+    N: data.N, C: data.C, chosen: state.chosen, row: data.rows[state.chosen].index, t, rival,
     target: rows.map((each) => each.t), A: rows.map((each) => each.a), Y: rows.map((each) => each.y),
     ...softmaxValues(row, state.shift, rival),
     ...lossValues(data, rows, state.chosen),
