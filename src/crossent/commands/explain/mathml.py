@@ -46,6 +46,7 @@ def element(tex: str, write_number: WriteNumber, display: str) -> str:
     markup = unescape(convert(LOOSE_LOG.sub(r"\\log\\,", tex), display=display))
     markup = WRAPPED.sub(r"\1\2\3", NEEDLESS.sub("", markup))
     markup = SIGN.sub(r'\1<mo form="prefix">−</mo>', markup)
+    markup = markup.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')
     if "\\" in markup:
         raise ValueError(f"formula {tex} has a command that the converter does not know")
     return LEAF.sub(

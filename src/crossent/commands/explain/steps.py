@@ -1,8 +1,8 @@
-"""The steps of the walk, told once: each is a template in assets/steps.
+"""The steps of the walk, told once: their order and titles here, each in a template of its own.
 
-A step's template holds its title, its tables and formulas, and what each form makes of them: the
-page, the text, LaTeX, the NumPy program. `numbers` and `words` come from the walk; what writes
-them, and the tables, each form brings itself.
+A step's template (assets/steps) holds its tables and formulas, and what each form says with them:
+the page, the text, LaTeX, the NumPy program. The numbers come from the walk; what writes them and
+the tables, each form brings itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 // What the reader has chosen, kept in the address after the #: a=2,1,0.1;0.1,2,1.9&t=1,0&row=0 ...
 // Only what differs from the page's own numbers is written.
 
-const limited = (value, { low, high }) => Math.max(low, Math.min(high, value));
-
 function firstState(data) {
   return {
     chosen: data.chosen, logits: data.rows.map((row) => row.a.slice()), targets: data.targets.slice(),
@@ -28,9 +26,9 @@ function readState(data, fragment) {
   }
   const row = data.rows.findIndex(({ index }) => String(index) === given.get("row"));
   if (row >= 0) state.chosen = row;
-  for (const [name, choice] of Object.entries(data.choices)) {
-    const value = number(given.get(choice.parameter));
-    if (value !== null) state[name] = limited(value, choice);
+  for (const [name, { parameter, low, high }] of Object.entries(data.choices)) {
+    const value = number(given.get(parameter));
+    if (value !== null) state[name] = Math.max(low, Math.min(high, value));
   }
   state.reveal = given.get("show") === "1";
   state.at = given.get("at") || "";
