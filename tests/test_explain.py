@@ -421,16 +421,17 @@ def test_the_picture_needs_nothing_else():
 
 
 def test_a_page_takes_under_a_second(tmp_path):
+    """Of the processor: how long it takes on a machine that does nothing else."""
     program = (
         "import time; from crossent.commands import cli; from crossent.commands.explain import command, page\n"
-        "start = time.perf_counter(); code = cli.main(['explain', '--no-open'])\n"
-        "print(time.perf_counter() - start); raise SystemExit(code)"
+        "start = time.process_time(); code = cli.main(['explain', '--no-open'])\n"
+        "print(time.process_time() - start); raise SystemExit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True,
         cwd=tmp_path,
     )  # fmt: skip
-    assert float(done.stdout.splitlines()[-1]) < 1
+    assert float(done.stdout.splitlines()[-1]) < 0.75
 
 
 @pytest.mark.parametrize("shape", [(10_000, 10), (10, 10_000)])
