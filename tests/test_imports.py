@@ -206,3 +206,12 @@ def test_kernel_headers_have_internal_linkage():
         code = re.sub(r"//.*|^\s*#.*(\\\n.*)*", "", text, flags=re.M).strip()
         assert re.match(r"namespace crossent \{\s*namespace \{", code), name
         assert re.search(r"\}\s*\}$", code), name
+
+
+def test_explain_stands_on_crossent_s_public_functions_alone():
+    for path in (SOURCES / "commands" / "explain").rglob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith("crossent.")}
+        shared = ("crossent.commands.explain", "crossent.commands.terminal")
+        assert all(name.startswith(shared) for name in ours), path.name
+    assert not (SOURCES / "explain.py").exists()  # the name is free for a library's module
+    assert not (SOURCES / "explain").exists()

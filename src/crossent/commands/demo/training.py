@@ -4,15 +4,15 @@ N images of D pixels, C = 10 classes. The whole of training is ``train`` below.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.digits import load_digits
+from crossent.commands.digits import Digits, load_digits
 from crossent.evaluation.calibration import calibration_error
 
 # Round numbers, and no randomness: the same figures every run. The rate is safe: the curvature of
@@ -27,8 +27,7 @@ HARDEST = 10
 Array32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """One trained model and how it got there."""
 
     weight: Array32  # (D + 1, C); the last row is the bias
@@ -83,13 +82,7 @@ class DemoResult:
             "training": {"loss": self.training_loss},
             "confusion": self.confusion.tolist(),
             "hardest": [
-                {
-                    "index": digit.index,
-                    "label": digit.label,
-                    "predicted": digit.predicted,
-                    "probability": digit.probability,
-                    "loss": digit.loss,
-                }
+                {name: figure for name, figure in vars(digit).items() if name != "image"}
                 for digit in self.hardest
             ],
             "seconds": self.seconds,
@@ -166,26 +159,35 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
         )  # fmt: skip
         logits[held_out] = images[held_out] @ training.weight
         trainings.append(training)
+    return judge(digits, fold, logits, trainings, start)
 
+
+def judge(
+    digits: Digits,
+    fold: NDArray[np.intp],
+    logits: Array32,
+    trainings: Sequence[Training],
+    start: float,
+) -> DemoResult:
+    """The figures of held-out logits; `start` is when the work began."""
     scores = crossent.token_scores(logits, digits.labels)  # nll, lse, argmax of each row: one pass
     correct = scores.argmax == digits.labels
     confusion = np.zeros((10, 10), np.int64)
     np.add.at(confusion, (digits.labels, scores.argmax), 1)
     loss = float(np.mean(scores.nll, dtype=np.float64))
-    hardest = np.argsort(-scores.nll, kind="stable")[:HARDEST]
+    of_folds = zip(*trainings, strict=True)
+    weights, first_steps, training_curves, held_out_curves = map(np.array, of_folds)
     return DemoResult(
         loss=loss,
         perplexity=float(np.exp(loss)),
         accuracy=float(correct.mean()),
         accuracy_of_folds=tuple(float(correct[fold == number].mean()) for number in range(FOLDS)),
         calibration_error=calibration_error(np.exp(logits.max(axis=-1) - scores.lse), correct),
-        training_loss=float(np.mean([training.training_curve[-1] for training in trainings])),
-        training_curves=np.array([training.training_curve for training in trainings]),
-        held_out_curves=np.array([training.held_out_curve for training in trainings]),
-        first_step_images=as_images(
-            np.mean([training.first_step for training in trainings], axis=0)
-        ),
-        weight_images=as_images(np.mean([training.weight for training in trainings], axis=0)),
+        training_loss=float(training_curves[:, -1].mean()),
+        training_curves=training_curves,
+        held_out_curves=held_out_curves,
+        first_step_images=as_images(first_steps.mean(axis=0)),
+        weight_images=as_images(weights.mean(axis=0)),
         confusion=confusion,
         hardest=tuple(
             HardDigit(
@@ -196,7 +198,7 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
                 loss=float(scores.nll[row]),
                 image=digits.images[row],
             )
-            for row in hardest
+            for row in np.argsort(-scores.nll, kind="stable")[:HARDEST]
         ),
         seconds=time.perf_counter() - start,
     )
