@@ -1,15 +1,13 @@
-"""What an evaluation refuses: also ValueErrors, for those who call it from Python."""
+"""What an evaluation refuses: files, rows, options."""
 
 from __future__ import annotations
 
-from crossent.commands.terminal import DataError, UsageError
 
-
-class BadFile(DataError, ValueError):
+class BadFile(ValueError):
     """A file that cannot be read as what it was given for."""
 
 
-class BadRow(DataError, ValueError):
+class BadRow(ValueError):
     """A row that cannot be evaluated: its label is no class, or its loss is nan."""
 
     def __init__(self, row: int, reason: str, source: str, message: str | None = None) -> None:
@@ -25,5 +23,5 @@ LOGITS, TARGETS, ROW_WEIGHTS = "logits", "targets", "row weights"
 OTHER_LOGITS, LOGPROBS = "other logits", "log-probabilities"
 
 
-class BadOption(UsageError, ValueError):
+class BadOption(ValueError):
     """Options that do not fit one another or the data."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from numpy.typing import ArrayLike
 
 import crossent
-from crossent.commands.eval.embedded import digits_outputs
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
 from crossent.evaluation.data import Data, opened, opened_logprobs
 from crossent.evaluation.errors import BadOption, BadRow
@@ -121,7 +120,9 @@ def evaluate(
             sums = EvaluationAccumulator(None, **settings, **options)
             return finished(data, sums, wanted)
     if logits is None:
-        logits, targets = digits_outputs()
+        from crossent.digits import held_out_outputs  # read only where nothing else is given
+
+        logits, targets = held_out_outputs()
     with opened(
         logits, targets, row_weight=row_weight, other=compare, axis=axis, ignore_index=ignore_index
     ) as data:

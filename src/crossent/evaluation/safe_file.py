@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from crossent.commands.terminal import FULL
 from crossent.evaluation.errors import BadFile
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_KNOWN_HERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR, errno.ENOTSUP)
 
 

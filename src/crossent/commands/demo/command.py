@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.commands.demo.training import FOLDS, STEPS, DemoResult, HardDigit, run_demo
-from crossent.commands.digits import CREDIT
+from crossent.commands.demo.training import STEPS, DemoResult, HardDigit, run_demo
+from crossent.digits import CREDIT, FOLDS
 from crossent.commands.terminal import check_picture_path, print_json, progress
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"

@@ -12,6 +12,7 @@ import numpy as np
 from crossent.commands.eval.text import format_result
 from crossent.commands.eval.verdict import verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
+from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
 from crossent.evaluation.opening import ARCHIVE_SUFFIXES, open_array
 from crossent.evaluation.result import EvaluationResult
@@ -111,17 +112,12 @@ def eval_command(
     except KeyboardInterrupt:
         print("crossent: interrupted: no output was left half written", file=sys.stderr)
         raise
-    except (TypeError, ValueError) as error:
-        raise as_usage(error) from None
+    except (BadFile, BadRow) as error:
+        raise DataError(str(error)) from None
+    except (TypeError, ValueError) as error:  # what the library says of options
+        raise UsageError(str(error)) from None
     are_digits = given == (None, None, None)
     print_result(result, settings, report, are_digits=are_digits, as_json=as_json)
-
-
-def as_usage(error: Exception) -> Exception:
-    """Errors of files and rows as they are; what the library says of options as bad usage."""
-    if isinstance(error, DataError | UsageError):
-        return error
-    return UsageError(str(error))
 
 
 def print_result(
