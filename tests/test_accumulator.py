@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 import crossent
 from crossent import EvaluationAccumulator
-from crossent.evaluation.calibration import calibration_error
 from crossent.evaluation.rows import row_dots
-from crossent.evaluation.tallies import ConfusionSketch, LossHistogram
+from crossent.evaluation.tallies import ConfusionSketch, LossHistogram, calibration_error
 
 N, C = 3000, 17
 

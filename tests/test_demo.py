@@ -26,7 +26,7 @@ from crossent.commands.demo.training import (
     train,
 )
 from crossent.digits import FOLDS, fold_of_images, load_digits
-from crossent.evaluation.calibration import calibration_error
+from crossent.evaluation.tallies import calibration_error
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from test_cli import Terminal
 import crossent
 from crossent.commands import cli
 from crossent.evaluation import evaluator, passes
-from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.readers.plain_file import PlainFile
 
 COMMAND = [sys.executable, "-m", "crossent", "eval"]
 N, C = 60, 5

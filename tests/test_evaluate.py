@@ -58,7 +58,9 @@ def test_the_embedded_model_is_the_demo_s() -> None:
     model = train(
         pixels[~held_out], labels[~held_out], pixels[held_out], labels[held_out], lambda: None
     )
-    assert held_out_outputs()[0][held_out] == pytest.approx(pixels[held_out] @ model.weight, abs=1e-3)
+    assert held_out_outputs()[0][held_out] == pytest.approx(
+        pixels[held_out] @ model.weight, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.evaluation.exact_sum import ExactSum, rounded
+from crossent.evaluation.exact_sum import ExactSum, Sums, rounded
 
 Array = NDArray[Any]
 
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-class WeightedMean:
+class WeightedMean(Sums):
     """The ratio R = sum_i a_i / sum_i b_i and its standard error, over n rows.
 
         se(R) = sqrt(n / (n - 1) * sum_i (a_i - R b_i)^2) / sum_i b_i
@@ -60,48 +60,32 @@ class WeightedMean:
             self.of_ab.add(a * b)
             self.of_bb.add(b * b)
 
-    def merge(self, other: WeightedMean) -> None:
-        """Adds the other's rows."""
-        self.rows += other.rows
-        self.plain_rows += other.plain_rows
-        for name in ("of_a", "of_aa", "of_plain_a", "of_b", "of_ab", "of_bb"):
-            getattr(self, name).merge(getattr(other, name))
-
     @property
     def total(self) -> float:
         """sum_i a_i, rounded once."""
-        return self._sum_with_plain(self.of_a).value()
+        both = ExactSum()
+        both.merge(self.of_a)
+        both.merge(self.of_plain_a)
+        return both.value()
 
     @property
     def divisor(self) -> float:
         """sum_i b_i, rounded once."""
-        return rounded(*sum_of(self.of_b.fraction(), (self.plain_rows, 0)))
+        return rounded(*(self.of_b.fraction() + self.plain_rows).as_integer_ratio())
 
     @property
     def infinities(self) -> int:
         """How many a_i are +inf."""
         return self.of_a.infinities() + self.of_plain_a.infinities()
 
-    def _sum_with_plain(self, part: ExactSum) -> ExactSum:
-        """The sum of a part and the rows in which b is 1."""
-        both = ExactSum()
-        both.merge(part)
-        both.merge(self.of_plain_a)
-        return both
-
     def estimate(self) -> Estimate:
         """The mean and its standard error; nan where there is nothing to divide by."""
         total, divisor = self.total, self.divisor
         if divisor == 0 or not math.isfinite(total) or not math.isfinite(divisor):
             return Estimate(total / divisor if divisor else math.nan, math.nan)
-        a, aa, b, ab, bb = (
-            Fraction(*over_power(*part.fraction()))
-            for part in (
-                self._sum_with_plain(self.of_a), self.of_aa, self.of_b,
-                self._sum_with_plain(self.of_ab), self.of_bb,
-            )
-        )  # fmt: skip
-        b, bb = b + self.plain_rows, bb + self.plain_rows
+        a, aa, plain_a = (of.fraction() for of in (self.of_a, self.of_aa, self.of_plain_a))
+        b, ab, bb = (of.fraction() for of in (self.of_b, self.of_ab, self.of_bb))
+        a, ab, b, bb = a + plain_a, ab + plain_a, b + self.plain_rows, bb + self.plain_rows
         mean = a / b
         if self.rows < 2 or not math.isfinite(self.of_aa.value()):
             return Estimate(float(mean), math.nan)
@@ -109,14 +93,3 @@ class WeightedMean:
         squares = max(squares, Fraction(0))  # the squares were rounded
         variance = squares * self.rows / (self.rows - 1) / (b * b)
         return Estimate(float(mean), math.sqrt(variance))
-
-
-def sum_of(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    """The sum of two numbers, each an integer times a power of two."""
-    power = min(first[1], second[1])
-    return sum(integer << (own - power) for integer, own in (first, second)), power
-
-
-def over_power(integer: int, power: int) -> tuple[int, int]:
-    """integer * 2^power as numerator and denominator."""
-    return (integer << power, 1) if power >= 0 else (integer, 1 << -power)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,24 @@ LOWEST = -30  # limb 0 counts in units of 2^-30; losses below 64 begin there
 CHUNK = 1 << (53 - WIDTH)  # numbers that are added before they are carried
 
 
-class ExactSum:
+class Sums:
+    """What is added up over rows: whole numbers, arrays of them and other sums, as attributes."""
+
+    def merge(self, other: Self) -> None:
+        """Adds the other's rows; where one has no such sum (None), that of the other is taken."""
+        for name, theirs in vars(other).items():
+            ours = getattr(self, name)
+            if theirs is None:
+                continue
+            if ours is None:
+                setattr(self, name, copy.deepcopy(theirs))
+            elif isinstance(ours, Sums):
+                ours.merge(theirs)
+            else:
+                setattr(self, name, ours + theirs)
+
+
+class ExactSum(Sums):
     """Exact sums of float64 numbers, one sum for each of G groups.
 
     A sum is a large integer in units of a power of two, held as limbs of 36 bits: limb j counts
@@ -23,7 +42,7 @@ class ExactSum:
     integers is exact, and exact addition is associative: neither the order, nor the split into
     blocks, nor the merging of parts can show in the result.
 
-    Infinities and nan are counted and come back in ``values``.
+    Infinities and nan are counted and come back in ``value``.
 
     >>> total = ExactSum()
     >>> total.add(np.array([1e100, 1.0, -1e100]))
@@ -34,10 +53,10 @@ class ExactSum:
     def __init__(self, groups: int = 1) -> None:
         self.groups = groups
         self._limbs: dict[int, NDArray[np.int64]] = {}
-        self._special: Array | None = None  # (3, groups): how many -inf, +inf, nan
+        self._special = np.zeros((3, groups), np.int64)  # how many -inf, +inf, nan
 
     def add(self, numbers: Array, group_of: Array | None = None) -> None:
-        """Adds each number to its group's sum (all to group 0 where ``group_of`` is None)."""
+        """Adds each number to its group's sum; ``group_of`` None: there is one group."""
         for start in range(0, len(numbers), CHUNK):
             piece = slice(start, start + CHUNK)
             groups = None if group_of is None else group_of[piece]
@@ -54,7 +73,9 @@ class ExactSum:
     def _add_piece(self, numbers: Array, group_of: Array | None) -> None:
         finite = np.isfinite(numbers)
         if not finite.all():
-            self._count_special(numbers, group_of)
+            for counts, special in zip(self._special, (-np.inf, np.inf, np.nan), strict=True):
+                found = np.isnan(numbers) if np.isnan(special) else numbers == special
+                counts += self._per_group(found.astype(np.float64), group_of)
             numbers = np.where(finite, numbers, 0.0)
         largest = float(np.max(np.abs(numbers), initial=0.0))
         if largest == 0.0:
@@ -65,20 +86,18 @@ class ExactSum:
             # 1. Whole units of this level in each number, toward 0: to nearest could overflow.
             unit = WIDTH * level + LOWEST
             count = np.trunc(times_power_of_two(rest, -unit))
-            self._add_counts(level, count, group_of)
+            self._carry(level, self._per_group(count, group_of))
             # 2. What is left, below a unit. All these steps are exact.
             rest = rest - times_power_of_two(count, unit)
             if not rest.any():
                 break
             level -= 1
 
-    def _add_counts(self, level: int, count: Array, group_of: Array | None) -> None:
+    def _per_group(self, count: Array, group_of: Array | None) -> NDArray[np.int64]:
         """Whole numbers below 2^53 in all: a float64 adds them without rounding, in any order."""
         if group_of is None:
-            total = np.array([count.sum()])
-        else:
-            total = np.bincount(group_of, weights=count, minlength=self.groups)
-        self._carry(level, total.astype(np.int64))
+            return np.array([count.sum()]).astype(np.int64)
+        return np.bincount(group_of, weights=count, minlength=self.groups).astype(np.int64)
 
     def _carry(self, level: int, amount: NDArray[np.int64]) -> None:
         """Adds to a limb and moves what exceeds 36 bits up, so that no limb can overflow."""
@@ -89,63 +108,47 @@ class ExactSum:
             self._limbs[level] = amount - (carry << WIDTH)
             level, amount = level + 1, carry
 
-    def _count_special(self, numbers: Array, group_of: Array | None) -> None:
-        if self._special is None:
-            self._special = np.zeros((3, self.groups), np.int64)
-        groups = np.zeros(len(numbers), np.intp) if group_of is None else group_of
-        for counts, where in zip(
-            self._special,
-            (numbers == -np.inf, numbers == np.inf, np.isnan(numbers)),
-            strict=True,
-        ):
-            counts += np.bincount(groups[where], minlength=self.groups)
-
     def merge(self, other: ExactSum) -> None:
         """Adds the other's sums to these."""
         for level in sorted(other._limbs):
             self._carry(level, other._limbs[level])
-        if other._special is not None:
-            if self._special is None:
-                self._special = np.zeros((3, self.groups), np.int64)
-            self._special += other._special
+        self._special += other._special
 
     def infinities(self) -> int:
         """How many of the numbers were +inf."""
-        return 0 if self._special is None else int(self._special[1].sum())
+        return int(self._special[1].sum())
 
-    def fraction(self, group: int = 0) -> tuple[int, int]:
-        """A group's sum of finite numbers as (integer, power of two): integer * 2^power."""
-        totals, power = self.fractions(slice(group, group + 1))
-        return totals[0], power
-
-    def fractions(self, groups: slice = slice(None)) -> tuple[list[int], int]:
-        """The sums of finite numbers of some groups as (integers, power of two)."""
+    def _integers(self, groups: slice) -> tuple[list[int], Fraction]:
+        """The sums of finite numbers of some groups, as integers, and the unit that they count."""
         totals = [0] * len(range(self.groups)[groups])
-        if not self._limbs:
-            return totals, 0
-        lowest = min(self._limbs)
-        for level in range(max(self._limbs), lowest - 1, -1):
+        lowest = min(self._limbs, default=0)
+        for level in range(max(self._limbs, default=-1), lowest - 1, -1):
             limb = self._limbs.get(level)
             counts = [0] * len(totals) if limb is None else limb[groups].tolist()
             totals = [(total << WIDTH) + n for total, n in zip(totals, counts, strict=True)]
-        return totals, WIDTH * lowest + LOWEST
+        return totals, Fraction(2) ** (WIDTH * lowest + LOWEST)
+
+    def fraction(self, group: int = 0) -> Fraction:
+        """A group's sum of finite numbers."""
+        (total,), unit = self._integers(slice(group, group + 1))
+        return total * unit
 
     def value(self, group: int = 0) -> float:
         """A group's sum, rounded once."""
-        if self._special is not None:
-            below, above, nans = (int(count) for count in self._special[:, group])
-            if nans or (below and above):
-                return math.nan
-            if below or above:
-                return math.inf if above else -math.inf
-        return rounded(*self.fraction(group))
+        below, above, nans = self._special[:, group].tolist()
+        if nans or (below and above):
+            return math.nan
+        if below or above:
+            return math.inf if above else -math.inf
+        return rounded(*self.fraction(group).as_integer_ratio())
 
     def values(self) -> NDArray[np.float64]:
         """(G,), every group's sum, rounded once."""
-        if self._special is not None:
+        if self._special.any():
             return np.array([self.value(group) for group in range(self.groups)])
-        totals, power = self.fractions()
-        return np.array([rounded(total, power) for total in totals])
+        totals, unit = self._integers(slice(None))
+        over, under = unit.as_integer_ratio()
+        return np.array([rounded(total * over, under) for total in totals])
 
 
 def times_power_of_two(numbers: Array, power: int) -> Array:
@@ -156,9 +159,9 @@ def times_power_of_two(numbers: Array, power: int) -> Array:
     return numbers * 2.0**power
 
 
-def rounded(integer: int, power: int) -> float:
-    """integer * 2^power as the nearest float64."""
+def rounded(numerator: int, denominator: int) -> float:
+    """Their ratio as the nearest float64."""
     try:
-        return float(integer << power) if power >= 0 else integer / (1 << -power)
+        return numerator / denominator
     except OverflowError:
-        return math.inf if integer > 0 else -math.inf
+        return math.inf if numerator > 0 else -math.inf

@@ -1,70 +1,50 @@
-"""The options of the loss as an evaluation holds them: checked once, named as everywhere."""
+"""The loss that an evaluation measures: its options, checked, and the class weights beside them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossent import _arguments as arguments
-
-Array = NDArray[Any]
+from crossent import options
 
 
-@dataclass(frozen=True, eq=False)
-class LossOptions:
+class LossOptions(NamedTuple):
     """The options of ``crossent.cross_entropy``, with the same names, meanings and defaults."""
 
-    weight: ArrayLike | None = None
-    ignore_index: int = arguments.DEFAULT_IGNORE_INDEX
-    reduction: str = "mean"
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    softcap: float | None = None
-    logit_scale: float = 1.0
-    normalizer: float | None = None
-    when_empty: str = "nan"
-
-    def __post_init__(self) -> None:
-        arguments.reduction_rule(self.reduction, self.normalizer, self.when_empty)
-        arguments.scaling(self.softcap, self.logit_scale)
-        arguments.smoothing(self.label_smoothing)
-        arguments.z_loss_factor(self.z_loss)
-        arguments.ignored(self.ignore_index, arguments.INDICES)
-        if self.weight is not None:
-            object.__setattr__(self, "weight", np.asarray(self.weight))
+    weight: NDArray[Any] | None
+    others: options.Options
 
     @property
     def is_plain(self) -> bool:
         """Whether the loss is -log p of the target and nothing else."""
-        return self.weight is None and self.label_smoothing == 0 and self.z_loss == 0
+        return self.weight is None and self.others.label_smoothing == 0 and self.others.z_loss == 0
 
     @property
     def is_scaled(self) -> bool:
         """Whether the logits are changed before the softmax."""
-        return self.softcap is not None or self.logit_scale != 1
+        return self.others.softcap is not None or self.others.logit_scale != 1
 
     def scaling(self) -> dict[str, Any]:
         """The arguments that change the logits."""
-        return {"softcap": self.softcap, "logit_scale": self.logit_scale}
+        return {"softcap": self.others.softcap, "logit_scale": self.others.logit_scale}
 
     def of_rows(self) -> dict[str, Any]:
         """The arguments that give each row's loss."""
-        return self.scaling() | {
-            "weight": self.weight,
-            "label_smoothing": self.label_smoothing,
-            "z_loss": self.z_loss,
-        }
+        smoothing, z_loss = self.others.label_smoothing, self.others.z_loss
+        return {
+            **self.scaling(),
+            "weight": self.weight, "label_smoothing": smoothing, "z_loss": z_loss,
+        }  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON and reports."""
-        shown = dict(vars(self))
-        if self.weight is not None:
-            shown["weight"] = np.asarray(self.weight, np.float64).tolist()
-        return shown
+        weight = None if self.weight is None else self.weight.astype(np.float64).tolist()
+        return {"weight": weight, **self.others._asdict()}
 
-    def same_as(self, other: LossOptions) -> bool:
-        """Whether two evaluations measured the same loss."""
-        return self.as_dict() == other.as_dict()
+
+def loss_options(*, weight: ArrayLike | None = None, **others: Any) -> LossOptions:
+    """The options of the loss from arguments that were given by name."""
+    checked = options.checked(options.Options(**others)._asdict())
+    return LossOptions(None if weight is None else np.asarray(weight), checked)

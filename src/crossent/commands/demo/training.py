@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import crossent
 from crossent.digits import FOLDS, fold_of_images, inputs_of_images, load_digits
-from crossent.evaluation.calibration import calibration_error
+from crossent.evaluation.tallies import calibration_error
 
 # Round numbers, and no randomness: the same figures every run. The rate is safe: the curvature of
 # the loss is at most half the largest eigenvalue of X^T X / N, 11.4 for these images, and momentum

@@ -14,7 +14,7 @@ from crossent.commands.eval.verdict import verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
-from crossent.evaluation.opening import ARCHIVE_SUFFIXES, open_array
+from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, open_array
 from crossent.evaluation.result import EvaluationResult
 
 MOST_WEIGHTS = 1 << 24  # classes

@@ -5,15 +5,17 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
-from crossent.evaluation.array_file import ArrayFile
 from crossent.evaluation.errors import BadFile, BadOption
-from crossent.evaluation.npy_file import MAGIC, open_npy
-from crossent.evaluation.npz_file import open_npz
-from crossent.evaluation.plain_file import PlainFile
-from crossent.evaluation.safetensors_file import open_safetensors
+from crossent.evaluation.readers.array_file import ArrayFile
+from crossent.evaluation.readers.npy import MAGIC, open_npy
+from crossent.evaluation.readers.npz import open_npz
+from crossent.evaluation.readers.plain_file import PlainFile
+from crossent.evaluation.readers.safetensors import open_safetensors
 
 ARCHIVE_SUFFIXES = (".npz", ".safetensors")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
@@ -33,25 +35,16 @@ def open_arrays(
     Raises:
         BadFile: a file is missing, damaged, or has no such array.
     """
-    listed: Iterable[str | os.PathLike[str]]
     listed = [named] if isinstance(named, str | os.PathLike) else named
-    arrays: list[ArrayFile] = []
-    try:
-        for one in listed:
-            for path, name in expand(os.fspath(one)):
-                arrays.append(open_array(Path(path), name, wanted))
-    except BaseException:
-        close_all(arrays)
-        raise
+    with ExitStack() as opened:
+        arrays = []
+        for path, name in chain.from_iterable(expand(os.fspath(one)) for one in listed):
+            arrays.append(open_array(Path(path), name, wanted))
+            opened.callback(arrays[-1].numbers.close)
+        opened.pop_all()  # they stay open where none is refused
     if not arrays:
         raise BadOption(f"no file is given for the {wanted[0]}")
     return arrays
-
-
-def close_all(arrays: Iterable[ArrayFile]) -> None:
-    """Closes the files of arrays."""
-    for array in arrays:
-        array.numbers.close()
 
 
 def expand(named: str) -> list[tuple[str, str | None]]:

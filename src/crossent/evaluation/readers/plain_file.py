@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
@@ -74,6 +75,10 @@ class PlainFile:
         data = bytearray(max(0, min(count, self.size - offset)))
         self.read_into(data, offset)
         return bytes(data)
+
+    def stream(self) -> io.FileIO:
+        """The file as an object with a position; it must not outlive this one."""
+        return io.FileIO(self._handle, closefd=False)
 
     def check_unchanged(self) -> None:
         """Raises BadFile where the file has been written to since it was opened."""

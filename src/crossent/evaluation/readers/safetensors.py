@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.evaluation.array_file import BFLOAT16, ArrayFile, FileBytes
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.readers.array_file import ArrayFile, FileBytes, unreadable
+from crossent.evaluation.readers.plain_file import PlainFile
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
@@ -32,6 +32,12 @@ class TensorEntry(NamedTuple):
     shape: tuple[int, ...]
     begin: int  # of its bytes, counted from the end of the header
     end: int
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """NumPy's name of the type; None where it has none."""
+        known = TYPES.get(self.type_name)
+        return None if known is None else np.dtype(known)
 
 
 def open_safetensors(path: Path, file: PlainFile) -> dict[str, Callable[[], ArrayFile]]:
@@ -55,12 +61,10 @@ def open_tensor(
     path: Path, file: PlainFile, name: str, entry: TensorEntry, start: int
 ) -> ArrayFile:
     """One array of a file whose numbers begin at ``start``."""
-    if entry.type_name not in TYPES:
+    if entry.dtype is None:
         raise BadFile(f"{path}:{name}: holds {entry.type_name}; save it as F32 or BF16")
-    is_bfloat16 = entry.type_name == "BF16"
-    dtype = BFLOAT16 if is_bfloat16 else np.dtype(TYPES[entry.type_name])
-    numbers = FileBytes(file, start + entry.begin)
-    return ArrayFile(f"{path}:{name}", numbers, entry.shape, dtype, is_bfloat16=is_bfloat16)
+    numbers, is_bfloat16 = FileBytes(file, start + entry.begin), entry.type_name == "BF16"
+    return ArrayFile(f"{path}:{name}", numbers, entry.shape, entry.dtype, is_bfloat16=is_bfloat16)
 
 
 def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
@@ -68,9 +72,9 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
-        raise BadFile(f"{path}: its header cannot be read; save or copy it again") from None
+        header = None
     if not isinstance(header, dict):
-        raise BadFile(f"{path}: its header cannot be read; save or copy it again")
+        raise unreadable(str(path))
     header.pop("__metadata__", None)
     entries = {name: parse_entry(path, name, fields) for name, fields in header.items()}
     reached = 0
@@ -107,12 +111,11 @@ def parse_entry(path: Path, name: str, fields: Any) -> TensorEntry:
     except (KeyError, TypeError, ValueError):
         raise BadFile(f"{path}:{name}: its header cannot be read; save it again") from None
     entry = TensorEntry(type_name, tuple(shape), begin, end)
-    if begin > end or (
-        type_name in TYPES and math.prod(shape) * np.dtype(TYPES[type_name]).itemsize != end - begin
-    ):
+    held = end - begin
+    if held < 0 or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != held):
         raise BadFile(
             f"{path}:{name}: its header lies: shape {entry.shape} of {type_name} does not take "
-            f"{end - begin:,} bytes; save it again"
+            f"{held:,} bytes; save it again"
         )
     return entry
 

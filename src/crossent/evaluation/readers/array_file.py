@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.readers.plain_file import PlainFile
 
 BFLOAT16 = np.dtype(np.uint16)  # how its bits are read: NumPy itself has no such type
 
 
-class Numbers(Protocol):
+class Numbers:
     """Where an array's bytes come from."""
 
-    def read_into(self, buffer: Any, offset: int) -> None:
+    file: PlainFile | None = None  # that they are read from
+
+    def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
         """Fills the buffer with the array's bytes from ``offset``, its first being at 0."""
+        raise NotImplementedError
 
     def check_unchanged(self) -> None:
         """Raises BadFile where the file is no longer what it was."""
+        if self.file is not None:
+            self.file.check_unchanged()
 
     def close(self) -> None:
         """Closes the file."""
+        if self.file is not None:
+            self.file.close()
 
 
-class FileBytes:
+class FileBytes(Numbers):
     """The array's bytes lie in the file as they are, from ``start``."""
+
+    file: PlainFile
 
     def __init__(self, file: PlainFile, start: int) -> None:
         self.file, self.start = file, start
-        self.check_unchanged, self.close = file.check_unchanged, file.close
 
-    def read_into(self, buffer: Any, offset: int) -> None:
+    def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
         """See ``Numbers``."""
         self.file.read_into(buffer, self.start + offset)
 
 
-class ArrayBytes:
+class ArrayBytes(Numbers):
     """The bytes of an array in memory, in C order whatever its strides."""
 
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array
+    def __init__(self, array: NDArray[Any], file: PlainFile | None = None) -> None:
+        self.array, self.file = array, file
         self.flat = array.reshape(-1).view(np.uint8) if array.flags.c_contiguous else None
 
-    def read_into(self, buffer: Any, offset: int) -> None:
+    def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
         """See ``Numbers``."""
         if self.flat is not None:
             buffer[...] = self.flat[offset : offset + len(buffer)]
@@ -58,39 +67,28 @@ class ArrayBytes:
         flat = np.ascontiguousarray(some).reshape(-1).view(np.uint8)
         buffer[...] = flat[offset - first * item :][: len(buffer)]
 
-    def check_unchanged(self) -> None:
-        """See ``Numbers``."""
 
-    def close(self) -> None:
-        """See ``Numbers``."""
-
-
+@dataclass
 class ArrayFile:
-    """An array on disk, or one in memory that passes for one. ``name`` is what messages call it.
+    """An array on disk, or one in memory that passes for one."""
 
-    ``is_sequential``: its bytes come in order only, as from a compressed archive.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        numbers: Numbers,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        *,
-        is_bfloat16: bool = False,
-        is_fortran: bool = False,
-        is_sequential: bool = False,
-    ) -> None:
-        self.name, self.numbers = name, numbers
-        self.shape, self.dtype = shape, dtype
-        self.is_bfloat16, self.is_fortran = is_bfloat16, is_fortran
-        self.is_sequential = is_sequential
+    name: str  # what messages call it
+    numbers: Numbers
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_bfloat16: bool = False
+    is_fortran: bool = False
+    is_sequential: bool = False  # its bytes come in order only, as from a compressed archive
 
     @property
     def type_name(self) -> str:
         """The dtype as people call it."""
         return "bfloat16" if self.is_bfloat16 else self.dtype.name
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether it holds floating-point numbers."""
+        return self.is_bfloat16 or self.dtype.kind == "f"
 
     @property
     def nbytes(self) -> int:
@@ -111,14 +109,10 @@ def in_memory(array: NDArray[Any], name: str) -> ArrayFile:
 
 
 def loaded(part: ArrayFile) -> ArrayFile:
-    """A file's array, read whole into memory."""
+    """A file's array, read whole into memory. The file stays open, to be known as an input."""
     array = np.empty(part.nbytes // part.dtype.itemsize, part.dtype)
     part.read_into(array, 0)
-    part.numbers.close()
-    return ArrayFile(
-        part.name, ArrayBytes(array), part.shape, part.dtype,
-        is_bfloat16=part.is_bfloat16, is_fortran=part.is_fortran,
-    )  # fmt: skip
+    return replace(part, numbers=ArrayBytes(array, part.numbers.file), is_sequential=False)
 
 
 def check_size(name: str, shape: tuple[int, ...], itemsize: int, held: int) -> None:
@@ -130,3 +124,8 @@ def check_size(name: str, shape: tuple[int, ...], itemsize: int, held: int) -> N
             f"{name}: {verb}: its header promises shape {shape} of {itemsize} bytes each, "
             f"{promised:,} bytes, and {held:,} are there; save or copy it again"
         )
+
+
+def unreadable(name: str) -> BadFile:
+    """The error for a header that is none."""
+    return BadFile(f"{name}: its header cannot be read; save or copy it again")
