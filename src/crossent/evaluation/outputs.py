@@ -155,7 +155,7 @@ def refuse_input(path: Path, data: Data) -> None:
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:
     """Targets as the core takes them, rows that are left out marked; and which rows are kept."""
-    labels = read_labels(block, sums.classes or 0, sums.options.others.ignore_index)
+    labels = read_labels(block, sums.classes or 0, sums.options.others)
     kept = labels.kept & ~labels.bad
     if sums.skip_bad:
         losses = losses_of_rows(logits, labels.targets, sums.options.of_rows())

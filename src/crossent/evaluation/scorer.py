@@ -32,6 +32,7 @@ from crossent.evaluation.rows import (
     largest,
     scaled,
 )
+from crossent.options import Options
 
 Mask = NDArray[np.bool_]
 
@@ -54,22 +55,19 @@ class Labels(NamedTuple):
     share: Array | None  # the distributions; None where targets are indices
 
 
-def read_labels(block: Block, classes: int, ignore_index: int) -> Labels:
-    """The labels of a block. Values are compared as they are, before any cast."""
+def read_labels(block: Block, classes: int, options: Options) -> Labels:
+    """The labels of a block."""
     targets = block.targets
     assert targets is not None
-    bad: Mask = np.zeros(len(targets), np.bool_)
+    share, bad = None, np.zeros(len(targets), np.bool_)
     if targets.ndim == 2:
-        share: Array | None = targets
-        label, kept = np.argmax(targets, axis=1), ~bad
+        share, label, kept = targets, np.argmax(targets, axis=1), ~bad
     else:
-        share, kept = None, targets != ignore_index
-        if len(targets) and (targets.min() < 0 or targets.max() >= classes):
-            bad = kept & ((targets < 0) | (targets >= classes))
-        label = targets.astype(np.int64)  # a copy: the targets' memory is used again
-        if bad.any() or not kept.all():
-            label = np.where(kept & ~bad, label, 0)
-        targets = label
+        verdict = np.empty(len(targets), np.uint8)
+        _core.judge(options, classes, targets, verdict=verdict)
+        kept, bad = verdict != _core.Verdict.IGNORED, verdict == _core.Verdict.BAD
+        # A copy: the targets' memory is used again.
+        targets = label = np.where(kept & ~bad, targets, 0).astype(np.int64)
     if block.row_weight is not None:
         kept = kept & (block.row_weight != 0)
     return Labels(label, kept, bad & kept, targets, share)
@@ -106,7 +104,7 @@ class RowScorer:
         if self.classes is None:
             return self._score_logprobs(block, workspace, floor)
         # 1. Losses, and what the model answered.
-        labels = read_labels(block, self.classes, self.loss.others.ignore_index)
+        labels = read_labels(block, self.classes, self.loss.others)
         logits = as_float(block.logits, workspace, "logits")
         u = scaled(logits, self.loss, workspace, "logits")
         of_rows = self._judge(u, labels)
@@ -174,7 +172,7 @@ class RowScorer:
         brier = np.empty(rows)
         of_indices = labels.share is None
         surely_right = SURELY_RIGHT if of_indices and not self.loss.is_scaled else 0.0
-        _core.judge_rows(u, labels.targets, label, nll, rank, predicted, near, brier, surely_right)
+        _core.standings(u, labels.targets, label, nll, rank, predicted, near, brier, surely_right)
         share: Array = predicted == label
         if labels.share is not None:
             share = np.take_along_axis(labels.share, predicted[:, None], 1)[:, 0]

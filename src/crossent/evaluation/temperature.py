@@ -94,7 +94,7 @@ def measure_slope(
     scale = beta * options.logit_scale
 
     def compute(block: Block, workspace: Workspace) -> tuple[list[Array], Array | None]:
-        labels = read_labels(block, block.logits.shape[1], options.ignore_index)
+        labels = read_labels(block, block.logits.shape[1], options)
         logits = as_float(block.logits, workspace, "logits")
         out = workspace.array("residual", logits.shape, logits.dtype)
         arguments: dict[str, Any] = {"reduction": "none", "logit_scale": scale, "out": out}
