@@ -13,8 +13,7 @@ import pytest
 import crossent
 from crossent.commands import cli
 from crossent.commands.eval import charts
-from crossent.commands.eval.report import report_page
-from crossent.commands.eval.report_tables import share
+from crossent.commands.eval.report import report_page, share
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 

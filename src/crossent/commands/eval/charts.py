@@ -6,6 +6,7 @@ so that text is readable at the width of a phone.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -51,7 +52,9 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).strip()
+    return text.replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1
+    ).strip()
 
 
 def new_axes(height: float = HEIGHT, *, left: float = 0.74, bottom: float = 0.52) -> Axes:
@@ -138,6 +141,12 @@ def concentration(result: EvaluationResult) -> tuple[Edges, Edges]:
 def share_of_hardest(result: EvaluationResult, share: float) -> float:
     """The share of all loss that the hardest rows carry."""
     return float(np.interp(share, *concentration(result)))
+
+
+def share_of_first(classes: Classes) -> float:
+    """The share of the rows whose label is the first answer."""
+    first = sum(one.rows for one in classes.ranks if one.low == 1)
+    return first / max(1, sum(one.rows for one in classes.ranks))
 
 
 def loss_concentration(result: EvaluationResult) -> Figure:
