@@ -223,6 +223,25 @@ def test_a_whole_weight_is_a_row_repeated() -> None:
     assert got.ignored == 40 - got.rows
 
 
+def test_blocks_with_and_without_weights_or_another_model_may_alternate() -> None:
+    logits, targets = outputs(90)
+    parts = [slice(0, 30), slice(30, 60), slice(60, 90)]
+    mixed, apart = EvaluationAccumulator(C), EvaluationAccumulator(C)
+    weight = np.arange(30) % 3
+    for rows, more in zip(
+        parts,
+        ({}, {"row_weight": weight}, {"other_logits": logits[60:, ::-1]}),
+        strict=True,
+    ):
+        mixed.update(logits[rows], targets[rows], **more)
+        part = EvaluationAccumulator(C, first_row=rows.start)
+        part.update(logits[rows], targets[rows], **more)
+        apart.merge(part)
+    assert document(mixed.result()) == document(apart.result())
+    assert mixed.result().divisor == 60 + weight.sum()
+    assert mixed.result().comparison is not None
+
+
 def test_a_mask_and_ignored_targets_leave_the_same_rows_out() -> None:
     logits, targets = outputs(300)
     mask = np.arange(300) % 5 > 0

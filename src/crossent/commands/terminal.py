@@ -15,7 +15,7 @@ from typing import Any
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 PICTURE_TYPES = (".png", ".svg", ".pdf")
-EXTRA = ("typer", "rich", "matplotlib")  # what pip install 'crossent[cli]' brings
+EXTRA = ("typer", "rich", "matplotlib", "jinja2")  # what pip install 'crossent[cli]' brings
 
 
 class DataError(Exception):

@@ -14,7 +14,7 @@ from crossent.commands.eval.verdict import verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
-from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, open_array
+from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, expand, open_array
 from crossent.evaluation.result import EvaluationResult
 
 MOST_WEIGHTS = 1 << 24  # classes
@@ -79,6 +79,14 @@ def check_report_path(path: Path) -> None:
         raise UsageError(f"--report {path}: name a file in a folder that is there")
 
 
+def refuse_overwriting(outputs: list[Path | None], inputs: list[str]) -> None:
+    """Raises UsageError where an output is one of the inputs."""
+    read = [Path(path) for named in inputs for path, _ in expand(named)]
+    for path in outputs:
+        if path is not None and any(path.exists() and path.samefile(one) for one in read):
+            raise UsageError(f"{path}: is one of the inputs; name another file")
+
+
 def eval_command(
     files: list[str],
     targets: list[str],
@@ -99,10 +107,13 @@ def eval_command(
         from crossent.commands.eval.report import (
             save_report,  # before the work: matplotlib may lack
         )
+    outputs = {"grad": settings["grad"], "losses": settings["losses"], "report": report}
+    inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
+        class_weight = None if weight is None else read_class_weight(weight)
+        refuse_overwriting([*outputs.values()], inputs + ([str(weight)] if weight else []))
         result = evaluate(
-            given.logits, given.targets, logprobs=given.logprobs,
-            weight=None if weight is None else read_class_weight(weight),
+            given.logits, given.targets, logprobs=given.logprobs, weight=class_weight,
             memory=memory << 20, progress=partial(progress, in_bytes=True), **settings,
         )  # fmt: skip
         if report is not None:
@@ -116,21 +127,14 @@ def eval_command(
         raise DataError(str(error)) from None
     except (TypeError, ValueError) as error:  # what the library says of options
         raise UsageError(str(error)) from None
-    are_digits = given == (None, None, None)
-    print_result(result, settings, report, are_digits=are_digits, as_json=as_json)
+    written = {name: str(path) for name, path in outputs.items() if path is not None}
+    print_result(result, written, are_digits=not files, as_json=as_json)
 
 
 def print_result(
-    result: EvaluationResult, settings: dict[str, Any], report: Path | None, *,
-    are_digits: bool, as_json: bool,
-) -> None:  # fmt: skip
+    result: EvaluationResult, written: dict[str, str], *, are_digits: bool, as_json: bool
+) -> None:
     """The figures on standard output; warnings on standard error."""
-    written = {
-        name: str(path)
-        for name, path in (
-            ("grad", settings["grad"]), ("losses", settings["losses"]), ("report", report)
-        ) if path is not None
-    }  # fmt: skip
     for warning in result.warnings:
         print(f"crossent: warning: {warning}", file=sys.stderr)
     if as_json:
