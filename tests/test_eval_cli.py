@@ -19,7 +19,7 @@ import crossent
 from crossent import options
 from crossent.commands import cli
 from crossent.evaluation import evaluator, passes
-from crossent.evaluation.readers.plain_file import PlainFile
+from crossent.evaluation.readers.array_file import PlainFile
 
 COMMAND = [sys.executable, "-m", "crossent", "eval"]
 N, C = 60, 5

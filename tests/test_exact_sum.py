@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossent.evaluation.estimates import WeightedMean
-from crossent.evaluation.exact_sum import CHUNK, ExactSum
+from crossent.evaluation.exact_sum import CHUNK, ExactSum, WeightedMean
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -17,7 +17,7 @@ from crossent.evaluation.options import loss_options
 from crossent.evaluation.result import EvaluationResult, build_result
 from crossent.evaluation.rows import Block, HardRow, RowScores, Workspace, widened
 from crossent.evaluation.scorer import RowScorer
-from crossent.evaluation.sums import Rows, RowSums
+from crossent.evaluation.tallies import Rows, RowSums
 
 Array = NDArray[Any]
 

@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
-from crossent.evaluation.estimates import Estimate, WeightedMean
+from crossent.evaluation.exact_sum import Estimate, WeightedMean
 from crossent.evaluation.options import LossOptions
 from crossent.evaluation.rows import HardRow
-from crossent.evaluation.sums import ClassSums, RowSums
-from crossent.evaluation.tallies import CALIBRATION_BINS, CalibrationBin, ConfusedPair, RankBin
+from crossent.evaluation.tallies import (
+    CALIBRATION_BINS,
+    CalibrationBin,
+    ClassSums,
+    ConfusedPair,
+    RankBin,
+    RowSums,
+)
 from crossent.options import Options
 
 TOP_PAIRS = 20

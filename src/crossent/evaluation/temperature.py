@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import crossent
 from crossent.evaluation.accumulator import EvaluationAccumulator
-from crossent.evaluation.estimates import WeightedMean
+from crossent.evaluation.exact_sum import WeightedMean
 from crossent.evaluation.passes import Passes
 from crossent.evaluation.result import TemperatureFit
 from crossent.evaluation.rows import Block, Workspace, as_float, row_dots, weighted

@@ -27,7 +27,7 @@ from crossent.commands.demo.figure import (
     fill_confusion,
     style_axes,
 )
-from crossent.commands.eval.verdict import figure as number
+from crossent.commands.eval.text import figure as number
 from crossent.evaluation.result import Classes, EvaluationResult
 
 WIDTH, HEIGHT = 4.6, 3.1

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.commands.eval.text import format_result
-from crossent.commands.eval.verdict import verdict
+from crossent.commands.eval.text import format_result, verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
@@ -82,8 +81,9 @@ def check_report_path(path: Path) -> None:
 def refuse_overwriting(outputs: list[Path | None], inputs: list[str]) -> None:
     """Raises UsageError where an output is one of the inputs."""
     read = [Path(path) for named in inputs for path, _ in expand(named)]
+    there = [path for path in read if path.exists()]
     for path in outputs:
-        if path is not None and any(path.exists() and path.samefile(one) for one in read):
+        if path is not None and path.exists() and any(path.samefile(one) for one in there):
             raise UsageError(f"{path}: is one of the inputs; name another file")
 
 

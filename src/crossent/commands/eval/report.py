@@ -9,8 +9,7 @@ import jinja2
 
 import crossent
 from crossent.commands.eval import charts
-from crossent.commands.eval.text import headline, with_error
-from crossent.commands.eval.verdict import figure, verdict
+from crossent.commands.eval.text import figure, headline, verdict, with_error
 from crossent.evaluation.result import ENOUGH_ROWS, EvaluationResult
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.tallies import CALIBRATION_BINS

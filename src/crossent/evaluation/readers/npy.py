@@ -23,10 +23,10 @@ from crossent.evaluation.readers.array_file import (
     ArrayFile,
     FileBytes,
     Numbers,
+    PlainFile,
     check_size,
     unreadable,
 )
-from crossent.evaluation.readers.plain_file import PlainFile
 
 MAGIC = npy_format.MAGIC_PREFIX
 LONGEST_HEADER = 10_000  # NumPy's own limit: Python's parser is not safe with longer text

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import ArrayFile, Numbers
+from crossent.evaluation.readers.array_file import ArrayFile, Numbers, PlainFile
 from crossent.evaluation.readers.npy import BEGINNING, npy_array
-from crossent.evaluation.readers.plain_file import PlainFile
 
 SKIPPED = 1 << 20  # bytes that are passed over at once
 

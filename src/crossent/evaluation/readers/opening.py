@@ -11,10 +11,9 @@ from itertools import chain
 from pathlib import Path
 
 from crossent.evaluation.errors import BadFile, BadOption
-from crossent.evaluation.readers.array_file import ArrayFile
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
 from crossent.evaluation.readers.npy import MAGIC, open_npy
 from crossent.evaluation.readers.npz import open_npz
-from crossent.evaluation.readers.plain_file import PlainFile
 from crossent.evaluation.readers.safetensors import open_safetensors
 
 ARCHIVE_SUFFIXES = (".npz", ".safetensors")

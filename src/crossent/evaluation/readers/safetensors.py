@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import ArrayFile, FileBytes, unreadable
-from crossent.evaluation.readers.plain_file import PlainFile
+from crossent.evaluation.readers.array_file import ArrayFile, FileBytes, PlainFile, unreadable
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
