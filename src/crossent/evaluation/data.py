@@ -13,16 +13,7 @@ from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent import options
-from crossent.evaluation.errors import (
-    LOGITS,
-    LOGPROBS,
-    OTHER_LOGITS,
-    ROW_WEIGHTS,
-    TARGETS,
-    BadFile,
-    BadOption,
-    BadRow,
-)
+from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
 from crossent.evaluation.readers.array_file import ArrayFile, in_memory
 from crossent.evaluation.readers.opening import open_arrays
 from crossent.evaluation.readers.table import Table, joined_shape
@@ -73,15 +64,19 @@ class Data:
 
     def locate(self, error: BadRow) -> BadRow:
         """The error with the file that holds the row, and what to do."""
-        tables = {TARGETS: self.targets, ROW_WEIGHTS: self.row_weight, OTHER_LOGITS: self.other}
+        tables = {
+            Source.TARGETS: self.targets,
+            Source.ROW_WEIGHTS: self.row_weight,
+            Source.OTHER_LOGITS: self.other,
+        }
         table = tables.get(error.source, self.logits)
         assert table is not None
         name, row = table.place(error.row)
         of_all = f" (row {error.row:,} of all)" if row != error.row else ""
         remedy = "correct it"
-        if error.source in (LOGITS, LOGPROBS, TARGETS):
+        if error.source in (Source.LOGITS, Source.LOGPROBS, Source.TARGETS):
             remedy = "correct it, or leave such rows out with --skip-bad"
-        if error.source == TARGETS and table.axis is None:
+        if error.source == Source.TARGETS and table.axis is None:
             remedy += ", or one value of them with --ignore-index"
         message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
         return BadRow(error.row, error.reason, error.source, message)

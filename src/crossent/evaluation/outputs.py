@@ -7,10 +7,10 @@ sound: a bad label in the last row is found before the first byte is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from crossent.evaluation.errors import BadOption
 from crossent.evaluation.passes import Passes
 from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.safetensors import safetensors_header
-from crossent.evaluation.readers.table import Table, layout_of
+from crossent.evaluation.readers.table import Layout, Table, layout_of
 from crossent.evaluation.rows import Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
@@ -55,93 +55,84 @@ def check_outputs(grad: Path | None, losses: Path | None) -> None:
         raise BadOption(f"{grad}: is named for the gradient and the losses; name two")
 
 
-class Output:
-    """A file of one number a row (``axis`` None) or a row of classes, of any layout."""
+class Output(NamedTuple):
+    """A file of a row of classes, or of one number, for each row of the data."""
 
-    def __init__(
-        self, file: SafeFile, header: bytes, shape: tuple[int, ...], axis: int | None,
-        dtype: np.dtype[Any],
-    ) -> None:  # fmt: skip
-        self.file, self.start, self.dtype = file, len(header), dtype
-        self.layout = layout_of(shape, axis)
-        file.write_at(0, header)
+    path: Path
+    header: bytes
+    layout: Layout
+    dtype: np.dtype[Any]
+    rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array]  # (n, C) or (n,) of a block
 
-    def write(self, first_row: int, rows: Array) -> None:
-        """Writes rows, (n,) or (n, C), to their places."""
-        size = self.dtype.itemsize
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.header) + self.layout.rows * self.layout.classes * self.dtype.itemsize
+
+    def write(self, file: SafeFile, first_row: int, rows: Array) -> None:
+        """Writes the rows of a block to their places."""
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
             some = rows[piece.begin - first_row : piece.end - first_row]
-            columns = some.T if piece.stride else [some]
-            for k, column in enumerate(columns):
-                place = self.start + (piece.first + k * piece.stride) * size
-                self.file.write_at(place, np.ascontiguousarray(column))
+            for k, column in enumerate(some.T if piece.stride else [some]):
+                place = len(self.header) + (piece.first + k * piece.stride) * self.dtype.itemsize
+                file.write_at(place, np.ascontiguousarray(column, self.dtype))
 
 
-class Outputs:
-    """What is written beside the figures: a gradient, losses, both or neither."""
+def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:
+    """What is to be written: a gradient, losses, both or nothing."""
+    outputs = [] if grad is None else [gradient_output(grad, data.logits)]
+    if losses is not None:
+        outputs.append(losses_output(losses, data.logits))
+    for output in outputs:
+        if output.path.exists():
+            refuse_input(output.path, data)
+    return outputs
 
-    def __init__(self, grad: Output | None, losses: Output | None) -> None:
-        self.grad, self.losses = grad, losses
 
-    def write(self, passes: Passes, sums: EvaluationAccumulator) -> None:
-        """The pass that computes and writes them, and gives them their names."""
-        files = [output.file for output in (self.grad, self.losses) if output is not None]
-        if not files:
-            return
+def gradient_output(path: Path, logits: Table) -> Output:
+    """The file of a gradient, of the logits' type where the format has it."""
+    dtype, layout = logits.dtype, layout_of(logits.shape, logits.axis)
+    if path.suffix == ".safetensors":
+        type_name = "BF16" if logits.is_bfloat16 else f"F{8 * dtype.itemsize}"
+        size = layout.rows * layout.classes * dtype.itemsize
+        header = safetensors_header("grad", logits.shape, type_name, size)
+        rows_of = bfloat16_gradient_of if logits.is_bfloat16 else gradient_of
+        return Output(path, header, layout, dtype, rows_of)
+    if logits.is_bfloat16:
+        dtype = np.dtype(np.float32)
+    return Output(path, npy_header(logits.shape, dtype), layout, dtype, gradient_of)
 
-        def compute(block: Block, workspace: Workspace) -> None:
-            if self.losses is not None:
-                losses = losses_of(block, sums, workspace)
-                self.losses.write(block.first_row, losses.astype(self.losses.dtype))
-            if self.grad is not None:
-                grad = gradient_of(block, sums, workspace)
-                if self.grad.dtype == np.uint16:
-                    grad = bfloat16_bits(grad)
-                self.grad.write(block.first_row, grad)
 
-        passes.run("writing", compute, lambda _, rows: None)
-        for file in files:
-            file.commit()
+def losses_output(path: Path, logits: Table) -> Output:
+    """The file of the rows' losses."""
+    dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
+    shape = logits.shape if logits.axis is None else arguments.row_shape(logits, logits.axis)
+    return Output(path, npy_header(shape, dtype), layout_of(shape, None), dtype, losses_of)
 
 
 @contextmanager
-def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[Outputs]:
-    """Outputs with their space reserved; what is not written whole leaves nothing."""
-    for path in (grad, losses):
-        if path is not None and path.exists():
-            refuse_input(path, data)
-    logits = data.logits
+def reserved(outputs: list[Output]) -> Iterator[list[SafeFile]]:
+    """Files of the outputs' sizes; what is not written whole leaves nothing."""
     with ExitStack() as files:
-
-        def output(path: Path, header: bytes, axis: int | None, dtype: np.dtype[Any]) -> Output:
-            count = logits.rows * (1 if axis is None else logits.classes)
-            file = files.enter_context(SafeFile(path, len(header) + count * dtype.itemsize))
-            return Output(file, header, logits.shape if axis is not None else (count,), axis, dtype)
-
-        of_grad = of_losses = None
-        if grad is not None:
-            assert logits.axis is not None
-            dtype, header = gradient_header(grad, logits)
-            of_grad = output(grad, header, logits.axis, dtype)
-        if losses is not None:
-            dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
-            shape = logits.shape
-            if logits.axis is not None:
-                shape = arguments.row_shape(logits, logits.axis)
-            of_losses = output(losses, npy_header(shape, dtype), None, dtype)
-        yield Outputs(of_grad, of_losses)
+        yield [files.enter_context(SafeFile(output.path, output.size)) for output in outputs]
 
 
-def gradient_header(path: Path, logits: Table) -> tuple[np.dtype[Any], bytes]:
-    """The type of the numbers of a gradient's file, and what comes before them."""
-    dtype = logits.dtype
-    if path.suffix == ".safetensors":
-        type_name = "BF16" if logits.is_bfloat16 else f"F{8 * dtype.itemsize}"
-        size = logits.rows * logits.classes * dtype.itemsize
-        return dtype, safetensors_header("grad", logits.shape, type_name, size)
-    if logits.is_bfloat16:
-        dtype = np.dtype(np.float32)
-    return dtype, npy_header(logits.shape, dtype)
+def write_outputs(
+    passes: Passes, sums: EvaluationAccumulator, outputs: list[Output], files: list[SafeFile]
+) -> None:
+    """The pass that computes and writes the outputs, and gives them their names."""
+    if not outputs:
+        return
+
+    def compute(block: Block, workspace: Workspace) -> None:
+        for output, file in zip(outputs, files, strict=True):
+            output.write(file, block.first_row, output.rows_of(block, sums, workspace))
+
+    for output, file in zip(outputs, files, strict=True):
+        file.write_at(0, output.header)
+    passes.run("writing", compute, lambda _, rows: None)
+    for file in files:
+        file.commit()
 
 
 def refuse_input(path: Path, data: Data) -> None:
@@ -193,12 +184,15 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if divisor == 0:
         out[...] = 0  # nothing counts
         return out
-    _, grad = crossent.cross_entropy_and_grad(
-        logits, targets, out=out, **sums.options.of_rows(), **rule
-    )
+    crossent.cross_entropy_and_grad(logits, targets, out=out, **sums.options.of_rows(), **rule)
     if not kept.all():
-        grad[~kept] = 0  # of distributions, and of rows whose logits are not numbers
-    return grad
+        out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
+    return out
+
+
+def bfloat16_gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
+    """The gradient as the bits of bfloat16."""
+    return bfloat16_bits(gradient_of(block, sums, workspace))
 
 
 def bfloat16_bits(numbers: Array) -> Array:

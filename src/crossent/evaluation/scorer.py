@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 import crossent
 from crossent import _core
-from crossent.evaluation.errors import (
-    LOGITS,
-    LOGPROBS,
-    OTHER_LOGITS,
-    ROW_WEIGHTS,
-    TARGETS,
-    BadRow,
-)
+from crossent.evaluation.errors import BadRow, Source
 from crossent.evaluation.exact_sum import ExactSum
 from crossent.evaluation.options import LossOptions
 from crossent.evaluation.rows import (
@@ -148,12 +141,12 @@ class RowScorer:
             kept = block.row_weight != 0
         bad = kept & ~(nll >= -SLIGHTLY_POSITIVE)
         if not self.skip_bad:
-            refuse_logprobs(block, nll, bad, LOGPROBS)
+            refuse_logprobs(block, nll, bad, Source.LOGPROBS)
         of_rows = {"nll": nll}
         if block.other is not None:
             other = nll_of(block.other, workspace, "other")
             refuse_logprobs(
-                block, other, kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE), OTHER_LOGITS
+                block, other, kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE), Source.OTHER_LOGITS
             )
             with np.errstate(invalid="ignore"):
                 of_rows["difference"] = nll - other
@@ -191,7 +184,7 @@ class RowScorer:
         loss = losses_of_rows(other, labels.targets, self.loss.of_rows()).astype(np.float64)
         bad = np.isnan(loss) & kept
         if bad.any():
-            raise BadRow(block.first_row + int(np.argmax(bad)), NO_LOSS, OTHER_LOGITS)
+            raise BadRow(block.first_row + int(np.argmax(bad)), NO_LOSS, Source.OTHER_LOGITS)
         with np.errstate(invalid="ignore"):  # inf - inf: both gave the truth no chance
             of_rows["difference"] = of_rows.get("loss", of_rows["nll"]).astype(np.float64) - loss
         order = scaled(other, self.loss, workspace, "other")
@@ -268,7 +261,7 @@ def check_row_weight(block: Block) -> None:
     if bad.any():
         i = int(np.argmax(bad))
         reason = f"has weight {row_weight[i]}; weights are finite and >= 0"
-        raise BadRow(block.first_row + i, reason, ROW_WEIGHTS)
+        raise BadRow(block.first_row + i, reason, Source.ROW_WEIGHTS)
 
 
 def refuse(block: Block, u: Array, labels: Labels, i: int) -> None:
@@ -278,13 +271,13 @@ def refuse(block: Block, u: Array, labels: Labels, i: int) -> None:
         assert block.targets is not None
         label, classes = block.targets[i], u.shape[1]
         hint = " (do yours start at 1?)" if label == classes else ""
-        raise BadRow(row, f"has label {label}; labels are 0 .. {classes - 1}{hint}", TARGETS)
+        raise BadRow(row, f"has label {label}; labels are 0 .. {classes - 1}{hint}", Source.TARGETS)
     if np.isnan(u[i]).any() or u[i].max() in (np.inf, -np.inf):
-        raise BadRow(row, NO_LOSS, LOGITS)
-    raise BadRow(row, "has no loss: it holds nan", TARGETS)
+        raise BadRow(row, NO_LOSS, Source.LOGITS)
+    raise BadRow(row, "has no loss: it holds nan", Source.TARGETS)
 
 
-def refuse_logprobs(block: Block, nll: Array, bad: Mask, source: str) -> None:
+def refuse_logprobs(block: Block, nll: Array, bad: Mask, source: Source) -> None:
     """Raises BadRow for the first bad row, if there is one."""
     if bad.any():
         i = int(np.argmax(bad))

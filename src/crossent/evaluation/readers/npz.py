@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -75,17 +74,15 @@ def some_of(stream: IO[bytes], count: int) -> bytes:
     return data
 
 
-def open_npz(path: Path, file: PlainFile) -> dict[str, Callable[[], ArrayFile]]:
-    """What opens each array of a .npz file, by its name."""
+def read_members(path: Path, file: PlainFile) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """A .npz file as an archive, and what it holds by the arrays' names."""
     with refusing_damage(path):
         archive = zipfile.ZipFile(file.stream())
     members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-    if len({info.filename for info in members}) != len(members):
+    by_name = {info.filename.removesuffix(".npy"): info for info in members}
+    if len(by_name) != len(members):
         raise BadFile(f"{path}: has two arrays of one name; save it again with np.savez")
-    return {
-        info.filename.removesuffix(".npy"): partial(open_member, path, file, archive, info)
-        for info in members
-    }
+    return archive, by_name
 
 
 def open_member(

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +37,8 @@ class TensorEntry(NamedTuple):
         return None if known is None else np.dtype(known)
 
 
-def open_safetensors(path: Path, file: PlainFile) -> dict[str, Callable[[], ArrayFile]]:
-    """What opens each array of a .safetensors file, by its name."""
+def read_entries(path: Path, file: PlainFile) -> dict[str, TensorEntry]:
+    """What a .safetensors file holds, by the arrays' names."""
     length = int.from_bytes(file.bytes_at(0, 8), "little")
     if file.size < 8 or length > file.size - 8:
         raise BadFile(
@@ -49,20 +47,18 @@ def open_safetensors(path: Path, file: PlainFile) -> dict[str, Callable[[], Arra
         )
     if length > LONGEST_HEADER:
         raise BadFile(f"{path}: its header claims {length:,} bytes; at most 16 MiB are read")
-    entries = parse_header(path, file.bytes_at(8, length), file.size - 8 - length)
-    return {
-        name: partial(open_tensor, path, file, name, entry, 8 + length)
-        for name, entry in entries.items()
-    }
+    return parse_header(path, file.bytes_at(8, length), file.size - 8 - length)
 
 
 def open_tensor(
-    path: Path, file: PlainFile, name: str, entry: TensorEntry, start: int
+    path: Path, file: PlainFile, name: str, entries: dict[str, TensorEntry]
 ) -> ArrayFile:
-    """One array of a file whose numbers begin at ``start``."""
+    """One array of a file. The numbers of all are at its end."""
+    entry, held = entries[name], max(one.end for one in entries.values())
     if entry.dtype is None:
         raise BadFile(f"{path}:{name}: holds {entry.type_name}; save it as F32 or BF16")
-    numbers, is_bfloat16 = FileBytes(file, start + entry.begin), entry.type_name == "BF16"
+    numbers = FileBytes(file, file.size - held + entry.begin)
+    is_bfloat16 = entry.type_name == "BF16"
     return ArrayFile(f"{path}:{name}", numbers, entry.shape, entry.dtype, is_bfloat16=is_bfloat16)
 
 
