@@ -39,17 +39,19 @@ def check_outputs(grad: Path | None, losses: Path | None) -> None:
     for name, path in (("grad", grad), ("losses", losses)):
         if path is None:
             continue
-        here, folder = f"{name} {path}", path.parent
-        if path.is_dir():
-            raise BadOption(f"{here}: is a folder; name a file, such as {path / f'{name}.npy'}")
-        if path.suffix not in SUFFIXES[name]:
-            raise BadOption(f"{here}: end its name in {' or '.join(SUFFIXES[name])}")
-        if path.exists() and not path.is_file():
-            raise BadOption(f"{here}: is not a regular file; name another")
-        if not folder.is_dir():
-            raise BadOption(f"{here}: there is no folder {folder}; make it or name another")
-        if not os.access(folder, os.W_OK):
-            raise BadOption(f"{here}: may not be written; name a file in a folder of yours")
+        folder, suffixes = path.parent, SUFFIXES[name]
+        for is_wrong, message in (
+            (path.is_dir(), f"is a folder; name a file, such as {path / f'{name}.npy'}"),
+            (path.suffix not in suffixes, f"end its name in {' or '.join(suffixes)}"),
+            (path.exists() and not path.is_file(), "is not a regular file; name another"),
+            (not folder.is_dir(), f"there is no folder {folder}; make it or name another"),
+            (
+                not os.access(folder, os.W_OK),
+                "may not be written; name a file in a folder of yours",
+            ),
+        ):
+            if is_wrong:
+                raise BadOption(f"{name} {path}: {message}")
     both = [os.path.realpath(path) for path in (grad, losses) if path is not None]
     if len(set(both)) < len(both):
         raise BadOption(f"{grad}: is named for the gradient and the losses; name two")

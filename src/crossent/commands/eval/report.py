@@ -8,8 +8,7 @@ from pathlib import Path
 import jinja2
 
 import crossent
-from crossent.commands.eval import charts
-from crossent.commands.eval.text import figure, headline, verdict, with_error
+from crossent.commands.eval import charts, text
 from crossent.evaluation.result import ENOUGH_ROWS, EvaluationResult
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.tallies import CALIBRATION_BINS
@@ -34,23 +33,15 @@ def report_page(result: EvaluationResult) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "figure": figure,
+        "figure": text.figure,
         "formatted": format,
         "plus_minus": plus_minus,
         "share": share,
     }
     return environment.get_template("report.html.jinja").render(
-        result=result,
-        verdict=verdict(result),
-        headline=headline(result),
-        title_loss=with_error(result.loss, result.loss_standard_error),
-        facts=facts(result),
-        charts=charts,
-        calibration_bins=CALIBRATION_BINS,
-        enough_rows=ENOUGH_ROWS,
-        version=crossent.__version__,
-        zip=zip,
-    )
+        result=result, facts=facts(result), text=text, charts=charts, zip=zip,
+        calibration_bins=CALIBRATION_BINS, enough_rows=ENOUGH_ROWS, version=crossent.__version__,
+    )  # fmt: skip
 
 
 def plus_minus(error: float, form: str = ".2g") -> str:
@@ -71,7 +62,6 @@ def share(prob: float) -> str:
 
 def facts(result: EvaluationResult) -> dict[str, str]:
     """What was evaluated and with which options."""
-    options = {name: json.dumps(value) for name, value in result.options.items()}
     return {
         **{name: ", ".join(names) for name, names in result.files.items()},
         "rows": f"{result.rows:,}",
@@ -79,10 +69,10 @@ def facts(result: EvaluationResult) -> dict[str, str]:
         "bad rows skipped": f"{result.bad_labels + result.bad_logits:,}",
         "sum of losses": f"{result.loss_sum:.17g}",
         "divisor": f"{result.divisor:.17g}",
-        **{name: shortened(text) for name, text in options.items()},
+        **{name: shortened(json.dumps(value)) for name, value in result.options.items()},
     }
 
 
-def shortened(text: str) -> str:
+def shortened(value: str) -> str:
     """At most 200 characters of a text."""
-    return text if len(text) <= 200 else f"{text[:190]} ..."
+    return value if len(value) <= 200 else f"{value[:190]} ..."

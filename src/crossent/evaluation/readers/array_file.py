@@ -21,6 +21,7 @@ from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadFile
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+UNREADABLE = "its header cannot be read"
 BFLOAT16 = np.dtype(np.uint16)  # how its bits are read: NumPy itself has no such type
 
 
@@ -206,17 +207,13 @@ def loaded(part: ArrayFile) -> ArrayFile:
     return replace(part, numbers=ArrayBytes(array, part.numbers.file), is_sequential=False)
 
 
-def check_size(name: str, shape: tuple[int, ...], itemsize: int, held: int) -> None:
-    """Raises BadFile where the header promises another number of bytes than there are."""
-    promised = math.prod(shape) * itemsize
+def check_held(name: str, promised: int, held: int, said: str) -> None:
+    """Raises BadFile where a header promises another number of bytes than there are."""
     if promised != held:
         verb = "is truncated" if held < promised else "has bytes that no header explains"
-        raise BadFile(
-            f"{name}: {verb}: its header promises shape {shape} of {itemsize} bytes each, "
-            f"{promised:,} bytes, and {held:,} are there; save or copy it again"
-        )
+        raise damaged(name, f"{verb}: its header promises {said} and {held:,} are there")
 
 
-def unreadable(name: str) -> BadFile:
-    """The error for a header that is none."""
-    return BadFile(f"{name}: its header cannot be read; save or copy it again")
+def damaged(name: str, what: str) -> BadFile:
+    """The error for a file that cannot be what was saved."""
+    return BadFile(f"{name}: {what}; save or copy it again")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,13 @@ from numpy.lib import format as npy_format
 from crossent.evaluation.errors import BadFile
 from crossent.evaluation.readers.array_file import (
     BFLOAT16,
+    UNREADABLE,
     ArrayFile,
     FileBytes,
     Numbers,
     PlainFile,
-    check_size,
-    unreadable,
+    check_held,
+    damaged,
 )
 
 MAGIC = npy_format.MAGIC_PREFIX
@@ -34,6 +36,7 @@ BEGINNING = 16_384  # bytes that hold any header that is accepted
 NUMBER_TYPE = re.compile(r"[<>=|]?(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8|b1)")
 TWO_BYTES = re.compile(r"[<>=|]?V2")  # what NumPy writes for ml_dtypes' bfloat16
 LARGEST_EXTENT = 1 << 62
+CUT_OFF = "is truncated: its header is cut off"
 
 
 def open_npy(path: Path, file: PlainFile) -> ArrayFile:
@@ -59,10 +62,12 @@ def npy_array(
     """
     fields, start = parse_header(name, beginning)
     if not is_header(fields):
-        raise unreadable(name)
+        raise damaged(name, UNREADABLE)
     descr, shape = fields["descr"], fields["shape"]
     dtype, is_bfloat16 = number_type(name, descr)
-    check_size(name, shape, dtype.itemsize, size - start)
+    promised, held = math.prod(shape) * dtype.itemsize, size - start
+    said = f"shape {shape} of {dtype.itemsize} bytes each, {promised:,} bytes,"
+    check_held(name, promised, held, said)
     return ArrayFile(
         name, numbers_from(start), shape, dtype, is_bfloat16=is_bfloat16,
         is_fortran=fields["fortran_order"] and len(shape) > 1,
@@ -74,7 +79,7 @@ def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:
     if beginning[:6] != MAGIC:
         raise BadFile(f"{name}: is not a .npy file: it does not begin as one; save it with np.save")
     if len(beginning) < 12:
-        raise cut_off(name)
+        raise damaged(name, CUT_OFF)
     version = beginning[6]
     if version not in (1, 2, 3):
         raise BadFile(f"{name}: has .npy version {version}; save it with np.save of NumPy 1 or 2")
@@ -83,12 +88,12 @@ def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:
     if length > LONGEST_HEADER:
         raise BadFile(f"{name}: its header claims {length:,} bytes, not one of an array of numbers")
     if len(beginning) < start + length:
-        raise cut_off(name)
+        raise damaged(name, CUT_OFF)
     text = beginning[start : start + length].decode("latin1")
     try:
         return ast.literal_eval(text.strip()), start + length
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise unreadable(name) from None
+        raise damaged(name, UNREADABLE) from None
 
 
 def is_header(fields: Any) -> bool:
@@ -115,11 +120,6 @@ def number_type(name: str, descr: Any) -> tuple[np.dtype[Any], bool]:
             "e.g. np.save(path, np.stack(rows))"
         )
     raise BadFile(f"{name}: holds {str(descr)[:40]!r}, not plain numbers; save floats or integers")
-
-
-def cut_off(name: str) -> BadFile:
-    """The error for a header that ends early."""
-    return BadFile(f"{name}: is truncated: its header is cut off; save or copy it again")
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

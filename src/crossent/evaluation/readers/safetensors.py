@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import ArrayFile, FileBytes, PlainFile, unreadable
+from crossent.evaluation.readers.array_file import (
+    UNREADABLE,
+    ArrayFile,
+    FileBytes,
+    PlainFile,
+    check_held,
+    damaged,
+)
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
@@ -69,7 +76,7 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise unreadable(str(path))
+        raise damaged(str(path), UNREADABLE)
     header.pop("__metadata__", None)
     entries = {name: parse_entry(path, name, fields) for name, fields in header.items()}
     reached = 0
@@ -77,12 +84,7 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
         if entry.begin != reached:
             raise BadFile(f"{path}:{name}: its header lies about where it is; save it again")
         reached = entry.end
-    if reached != held:
-        verb = "is truncated" if held < reached else "has bytes that no header explains"
-        raise BadFile(
-            f"{path}: {verb}: its header promises {reached:,} bytes and {held:,} are there; "
-            "save or copy it again"
-        )
+    check_held(str(path), reached, held, f"{reached:,} bytes")
     return entries
 
 
