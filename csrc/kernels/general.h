@@ -56,7 +56,7 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.anchor_mass = mass;
   const double change = from - sums.base();
   sums.linear.add(sums.mass.value() * change);
-  sums.spread += (sums.others.sum + sums.others.lost) * change;
+  sums.entropy_sum += (sums.others.sum + sums.others.lost) * change;
 }
 
 // The first largest class becomes the anchor: every u - u_anchor is then negative, and sums of them lose nothing.
@@ -156,7 +156,8 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
       const double factor = sums.join(reference);
       sums.add(sum, factor);
       if (problem.output == Output::scores) {
-        sums.spread += sum_of_differences(block, block.exps, sums, true).value() * ExpTable<double>::kUnbias * factor;
+        sums.entropy_sum +=
+            sum_of_differences(block, block.exps, sums, true).value() * ExpTable<double>::kUnbias * factor;
       }
       if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
     } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<double>) {

@@ -272,7 +272,7 @@ constexpr Type kTypeOf = sizeof(X) == 4 ? Type::float32 : Type::float64;
 
 // Elements that can be used where they lie, as X.
 template <class X>
-CROSSENT_INLINE bool is_plain(const Array& array, const char* first, int64_t stride) {
+CROSSENT_INLINE bool is_native(const Array& array, const char* first, int64_t stride) {
   return stride == sizeof(X) && array.type == kTypeOf<X> && !array.swapped &&
          reinterpret_cast<uintptr_t>(first) % sizeof(X) == 0;
 }
@@ -317,7 +317,7 @@ const X* convert(const Array& array, const char* first, int64_t stride, int coun
 // The same, but where the elements lie if they are contiguous X already.
 template <class X>
 CROSSENT_INLINE const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
-  if (is_plain<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
+  if (is_native<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
   return convert(array, first, stride, count, buffer);
 }
 
