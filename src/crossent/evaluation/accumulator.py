@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadOption
-from crossent.evaluation.options import loss_options
 from crossent.evaluation.result import EvaluationResult, build_result
-from crossent.evaluation.rows import Block, HardRow, RowScores, Workspace, widened
+from crossent.evaluation.rows import Block, HardRow, RowScores, Workspace, loss_options, widened
 from crossent.evaluation.scorer import RowScorer
 from crossent.evaluation.tallies import Rows, RowSums
 

@@ -40,15 +40,13 @@ def check_outputs(grad: Path | None, losses: Path | None) -> None:
         if path is None:
             continue
         folder, suffixes = path.parent, SUFFIXES[name]
+        no_access = "may not be written; name a file in a folder of yours"
         for is_wrong, message in (
             (path.is_dir(), f"is a folder; name a file, such as {path / f'{name}.npy'}"),
             (path.suffix not in suffixes, f"end its name in {' or '.join(suffixes)}"),
             (path.exists() and not path.is_file(), "is not a regular file; name another"),
             (not folder.is_dir(), f"there is no folder {folder}; make it or name another"),
-            (
-                not os.access(folder, os.W_OK),
-                "may not be written; name a file in a folder of yours",
-            ),
+            (not os.access(folder, os.W_OK), no_access),
         ):
             if is_wrong:
                 raise BadOption(f"{name} {path}: {message}")

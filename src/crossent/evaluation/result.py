@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.exact_sum import Estimate, WeightedMean
-from crossent.evaluation.options import LossOptions
-from crossent.evaluation.rows import HardRow
+from crossent.evaluation.rows import HardRow, LossOptions
 from crossent.evaluation.tallies import (
     CALIBRATION_BINS,
     CalibrationBin,

@@ -14,11 +14,11 @@ import crossent
 from crossent import _core
 from crossent.evaluation.errors import BadRow, Source
 from crossent.evaluation.exact_sum import ExactSum
-from crossent.evaluation.options import LossOptions
 from crossent.evaluation.rows import (
     Array,
     Block,
     HardRow,
+    LossOptions,
     RowScores,
     Workspace,
     as_float,
