@@ -14,8 +14,8 @@ from crossent import options
 from crossent.commands import terminal as _terminal
 
 try:
+    import rich  # noqa: F401  (the commands draw with it)
     import typer
-    from rich.markup import escape
 except ModuleNotFoundError as missing:
     print(
         f"crossent: {missing.name} is not installed: pip install 'crossent[cli]'", file=sys.stderr
@@ -218,33 +218,31 @@ def bench(
     )  # fmt: skip
 
 
+def option_of_the_loss(name: str, meaning: str, kind: Any) -> inspect.Parameter:
+    """A parameter from which Typer makes the command line's option."""
+    shown = (meaning[0].upper() + meaning[1:] + ".").replace("[", r"\[")  # [word] is a style
+    option = typer.Option(rich_help_panel=LOSS, help=shown)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=options.DEFAULTS[name],
+        annotation=Annotated[str if get_origin(kind) is Literal else kind, option],
+    )
+
+
 def with_options_of_the_loss(command: Callable[..., None]) -> Callable[..., None]:
     """The command with every option of the loss in place of its ``**loss``, before ``axis``."""
     types = get_type_hints(options.Options)
-    of_loss = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=options.DEFAULTS[name],
-            annotation=Annotated[
-                str if get_origin(types[name]) is Literal else types[name],
-                typer.Option(
-                    rich_help_panel=LOSS,
-                    help=escape(option.meaning[0].upper() + option.meaning[1:] + "."),
-                ),
-            ],
-        )
-        for name, option in options.OPTIONS.items()
-    ]
-    signature = inspect.signature(command)
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in signature.parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    place = [parameter.name for parameter in own].index("axis")
-    parameters = [*own[:place], *of_loss, *own[place:]]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    parameters = []
+    for own in inspect.signature(command).parameters.values():
+        if own.name == "axis":
+            parameters += [
+                option_of_the_loss(name, option.meaning, types[name])
+                for name, option in options.OPTIONS.items()
+            ]
+        if own.kind is not inspect.Parameter.VAR_KEYWORD:
+            parameters.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
