@@ -137,6 +137,16 @@ def test_the_readers_of_files_know_nothing_of_evaluation_but_its_errors():
         assert all(name.startswith(allowed) for name in ours), path.name
 
 
+def test_the_bench_uses_what_everyone_may_use():
+    """Its yardsticks are a module of its own, so that nobody else carries them."""
+    bench = SOURCES / "commands" / "bench"
+    for path in bench.rglob("*.py"):
+        assert ours_in(path) <= {"commands"}, path
+        private = {name for name in imports_of(path) if "._" in name and "__" not in name}
+        assert private <= {"crossent.commands.bench._limits"}, path
+    assert (bench / "_limits.pyi").exists()
+
+
 def test_the_numpy_front_end_imports_numpy_alone():
     for path in files_of(NUMPY):
         assert third_party_in(path) <= {"numpy"}, path.name

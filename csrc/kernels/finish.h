@@ -1,6 +1,6 @@
 // From a row's sums to its loss and to the factors of its gradient: W rows at once, in double.
 //   core = lse - u_anchor = log(1 + sum_others / exp(u_anchor)), exact however small
-//   nll  = W core - linear,  loss = nll + z_loss lse^2,  W = target_mass + mass
+//   nll  = W core - linear,  W = target_mass + mass,  loss = nll + lse Z / 2,  Z = 2 z_loss lse
 // The anchor of plain rows is their target, and linear is 0; that of general rows is their largest class, so that core
 // and -linear are both sums of what is not negative.
 #pragma once
@@ -60,8 +60,8 @@ void exact_terms_of_group(RowGroup& group) {
 template <class X>
 constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
 
-// The anchor's element of the gradient, p (W + 2 z_loss lse) - anchor_mass: from the others where its own probability
-// is the larger part. of_others: what they take of W + 2 z_loss lse; rest: W + 2 z_loss lse - anchor_mass.
+// The anchor's element of the gradient, p (W + Z) - anchor_mass: from the others where its own probability is the
+// larger part. of_others: what they take of W + Z; rest: W + Z - anchor_mass.
 CROSSENT_INLINE V<double> gradient_of_anchor(V<double> own, V<double> others, V<double> of_others, V<double> share,
                                              V<double> anchor_mass, V<double> rest) {
   const auto small = (own < others) & (rest != 0.0);

@@ -40,7 +40,11 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
     record_group(problem, group, first, nullptr, loss);
     for (int i = 0; problem.grad && i < used; ++i) prefetch_gradient(problem, group, tiles[i]);
     for (int i = 0; problem.grad && i < used; ++i) {
-      scale_tile(problem, group, tiles[i]);
+      if (is_ordinary_tile(group, tiles[i])) {
+        scale_tile(problem, group, tiles[i]);
+      } else {
+        scale_odd_tile(problem, group, tiles[i]);
+      }
       store_tile(problem, group, tiles[i]);
     }
     for (int r = 0; problem.grad && r < group.rows; ++r) {

@@ -86,7 +86,7 @@ struct RowGroup {
   double sum_error[kGroup];
   // finish_group's
   double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
-  double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)
+  double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + Z) - mass_k): what multiplies exp(u_k)
   double grad_anchor[kGroup];  // dl/du of the anchor, without grad_loss
 
   bool ignored(int row) const { return indexed && target[row] < 0; }
