@@ -129,6 +129,14 @@ def test_nothing_below_the_commands_imports_them():
         assert "commands" not in ours_in(path), path
 
 
+def test_the_readers_of_files_know_nothing_of_evaluation_but_its_errors():
+    readers = SOURCES / "evaluation" / "readers"
+    for path in readers.glob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith("crossent.evaluation.")}
+        allowed = ("crossent.evaluation.readers", "crossent.evaluation.errors")
+        assert all(name.startswith(allowed) for name in ours), path.name
+
+
 def test_the_bench_uses_what_everyone_may_use():
     """Its yardsticks are a module of its own, so that nobody else carries them."""
     bench = SOURCES / "commands" / "bench"

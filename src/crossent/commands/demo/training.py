@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.digits import Digits, load_digits
-from crossent.evaluation.calibration import calibration_error
+from crossent.digits import FOLDS, Digits, fold_of_images, inputs_of_images, load_digits
+from crossent.evaluation.tallies import calibration_error
 
 # Round numbers, and no randomness: the same figures every run. The rate is safe: the curvature of
 # the loss is at most half the largest eigenvalue of X^T X / N, 11.4 for these images, and momentum
@@ -21,7 +21,6 @@ from crossent.evaluation.calibration import calibration_error
 STEPS = 500
 LEARNING_RATE = 0.5
 MOMENTUM = 0.9
-FOLDS = 4
 HARDEST = 10
 
 Array32 = NDArray[np.float32]
@@ -121,19 +120,6 @@ def train(
     return Training(weight, first_step, training_curve, held_out_curve)
 
 
-def fold_of_images(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """(N,), which fold holds an image out: every class is dealt out in turn, so folds are alike.
-
-    >>> fold_of_images(np.array([7, 7, 1, 7, 7, 7], np.uint8))
-    array([0, 1, 0, 2, 3, 0])
-    """
-    fold = np.empty(labels.size, np.intp)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        fold[rows] = np.arange(rows.size) % FOLDS
-    return fold
-
-
 def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
     """Train ``FOLDS`` models, each without a quarter of the images, and judge each on its quarter.
 
@@ -145,9 +131,7 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
     """
     start = time.perf_counter()
     digits = load_digits()
-    pixels = digits.images.reshape(len(digits.images), -1).astype(np.float32) / 16
-    images = np.hstack([pixels, np.ones((len(pixels), 1), np.float32)])  # a pixel of 1: the bias
-    fold = fold_of_images(digits.labels)
+    images, fold = inputs_of_images(digits.images), fold_of_images(digits.labels)
 
     logits = np.empty((len(images), 10), np.float32)
     trainings = []
