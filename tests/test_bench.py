@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import crossent.commands.bench
-from crossent import cli
+from crossent.commands import cli
 from crossent.commands.bench import settings
 from crossent.commands.bench.cases import LOSS, Case
 from crossent.commands.bench.contender import Contender

@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 import crossent
-from crossent.commands import cli, demo_report
+from crossent.commands import cli
 from crossent.commands import info as info_module
 from crossent.commands import terminal as _terminal
+from crossent.commands.demo.command import demo_command
 
 COMMAND = [sys.executable, "-m", "crossent"]
 
@@ -238,6 +239,6 @@ def test_progress_is_drawn_on_a_terminal(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    demo_report.demo_command(tmp_path / "digits.png", as_json=True)
+    demo_command(tmp_path / "digits.png", as_json=True)
     assert "training on digits" in terminal.drawn
     assert json.loads(capsys.readouterr().out)["steps"] == 2000

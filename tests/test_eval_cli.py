@@ -16,7 +16,7 @@ import pytest
 from test_cli import Terminal
 
 import crossent
-from crossent import cli
+from crossent.commands import cli
 from crossent.evaluation import evaluator, passes
 from crossent.evaluation.plain_file import PlainFile
 

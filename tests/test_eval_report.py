@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent import cli
+from crossent.commands import cli
 from crossent.commands.eval import charts
 from crossent.commands.eval.report import report_page
 from crossent.commands.eval.report_tables import share

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent import cli
+from crossent.commands import cli
 from crossent.commands.explain import mathml, numpy_code, panels, picture
 from crossent.commands.explain.inputs import read_problem
 from crossent.commands.explain.markup import asset
