@@ -65,7 +65,7 @@ def scaled_logits(a, logit_scale=1.0, softcap=None):
 
 
 class Truth(NamedTuple):
-    """Of every row; `grad_scale` and its like are what the bars of DESIGN section 4 are of."""
+    """Of every row; `grad_scale` and its like are what errors are measured against."""
 
     loss: np.ndarray
     loss_scale: np.ndarray

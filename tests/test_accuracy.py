@@ -1,4 +1,4 @@
-"""The bars of DESIGN section 4, for every instruction set, against the 80-bit oracle.
+"""How exact every result is, for every instruction set, against the 80-bit oracle.
 
 Gradients are taken with reduction "sum". Each failure names the largest error and where it is.
 """

@@ -1,4 +1,4 @@
-"""The table of edge cases in DESIGN section 3: one test a line, for every dtype and kind of row."""
+"""Edge cases, one test each, for every dtype and kind of row."""
 
 import numpy as np
 import pytest
