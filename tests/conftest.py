@@ -1,12 +1,38 @@
-"""Fixtures of several test files."""
+"""Fixtures of several test files; and which files are skipped where an extra is not installed."""
+
+import os
 
 import pytest
-from cases import using_isa
+from cases import ISAS, using_isa
 
 import crossent
 
+CI = os.environ.get("CI") == "true"
+EXTRAS = {  # what the extras bring beside the packages that every test needs
+    *("typer", "rich", "matplotlib", "playwright", "dask", "safetensors"),
+    *("torch", "transformers", "accelerate", "expecttest"),
+}
 
-@pytest.fixture(params=crossent.available_isas())
+
+class File(pytest.Module):
+    """A test file. Where what it imports is not installed it is skipped by name, save in CI."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except (self.CollectError, SystemExit) as error:
+            missing = error.__cause__ or error.__context__
+            name = (getattr(missing, "name", None) or "").split(".")[0]
+            if CI or name not in EXTRAS:
+                raise
+            pytest.skip(f"{name} is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return File.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(params=ISAS)
 def isa(request):
     """Each instruction set that this machine has, in use while the test runs."""
     with using_isa(request.param):

@@ -15,12 +15,10 @@ FULL = os.environ.get("CROSSENT_FULL", "0") != "0"
 Row = dict[str, int]  # a combination: of each dimension the index of a value
 
 
-def covering(
-    strength: int = 2, indirect: tuple[str, ...] = (), **dimensions: Collection[Any]
-) -> pytest.MarkDecorator:
+def covering(strength: int = 2, **dimensions: Collection[Any]) -> pytest.MarkDecorator:
     """A parametrization in which every `strength` values of different dimensions meet.
 
-    A dimension is a list of values or a mapping from their names. ``indirect`` names fixtures.
+    A dimension is a list of values or a mapping from their names; ``isa`` is the fixture's.
     """
     values = {
         name: list(given.values() if isinstance(given, Mapping) else given)
@@ -34,8 +32,8 @@ def covering(
         )
         for row in covering_rows(sizes, len(sizes) if FULL else strength)
     ]
-    names = list(values)
-    return pytest.mark.parametrize(names if len(names) > 1 else names[0], rows, indirect=indirect)
+    indirect = ["isa"] if "isa" in values else False
+    return pytest.mark.parametrize(list(values), rows, indirect=indirect)
 
 
 def covering_rows(sizes: dict[str, int], strength: int) -> list[Row]:
