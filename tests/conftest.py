@@ -1,5 +1,6 @@
 """Fixtures of several test files; and which files are skipped where an extra is not installed."""
 
+import gc
 import os
 
 import pytest
@@ -30,6 +31,12 @@ class File(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path, parent):
     return File.from_parent(parent, path=module_path)
+
+
+def pytest_collection_finish():
+    """What imports left, above all PyTorch's, is not searched again by each of Python's collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=ISAS)

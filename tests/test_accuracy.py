@@ -69,6 +69,14 @@ def case(kind, C, dtype):
     return logits, labels, truth(logits, labels)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_the_truth():
+    """Gigabytes that no other file needs."""
+    yield
+    case.cache_clear()
+    option_case.cache_clear()
+
+
 def assert_within(bar, errors, what):
     error, at = worst(errors)
     assert error <= bar, f"{what}: {error:.2f} ULP at {at}, allowed are {bar}"
