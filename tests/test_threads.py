@@ -15,7 +15,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from cases import SEGMENTED, bits, labels_of, logits_of, soft_targets_of
+from cases import ISAS, SEGMENTED, bits, labels_of, logits_of, soft_targets_of
+from covering import covering
 
 import crossent
 
@@ -350,9 +351,12 @@ def everything(problems):
 
 
 @needs_mxcsr
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-@pytest.mark.parametrize("mode", [FLUSH_TO_ZERO_AND_INPUTS_TOO, ROUND_UP], ids=["flush", "up"])
-@pytest.mark.parametrize("threads", [1, 3])
+@covering(
+    isa=ISAS,
+    threads=[1, 3],
+    mode={"flush": FLUSH_TO_ZERO_AND_INPUTS_TOO, "up": ROUND_UP},
+    dtype={"float64": np.float64, "float32": np.float32, "float16": np.float16},
+)
 def test_the_caller_s_floating_point_mode_changes_no_bit(
     isa, set_num_threads, threads, mode, dtype
 ):
