@@ -8,6 +8,9 @@ from cases import ISAS, using_isa
 
 import crossent
 
+# Idle threads of PyTorch's sleep; by default they spin, which is most of what its tests would cost.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 CI = os.environ.get("CI") == "true"
 EXTRAS = {  # what the extras bring beside the packages that every test needs
     *("typer", "rich", "matplotlib", "playwright", "dask", "safetensors"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,12 +16,8 @@ LOSSES = ("torch", "crossent", "crossent in place")
 
 @pytest.fixture(scope="module")
 def printed():
-    """What the program prints; each loss has a process of its own, the table has this one."""
-    out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr(sys, "argv", [str(SCRIPT), "--steps", "3"])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    return out.getvalue()
+    command = [sys.executable, str(SCRIPT), "--steps", "3"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 def test_the_curves_of_all_losses_agree(printed):
