@@ -5,17 +5,12 @@ import os
 
 import pytest
 from cases import ISAS, using_isa
+from extras import missing_extra
 
 import crossent
 
 # Idle threads of PyTorch's sleep; by default they spin, which is most of what its tests would cost.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-CI = os.environ.get("CI") == "true"
-EXTRAS = {  # what the extras bring beside the packages that every test needs
-    *("typer", "rich", "matplotlib", "playwright", "dask", "safetensors"),
-    *("torch", "transformers", "accelerate", "expecttest"),
-}
 
 
 class File(pytest.Module):
@@ -25,9 +20,7 @@ class File(pytest.Module):
         try:
             return super().collect()
         except (self.CollectError, SystemExit) as error:
-            missing = error.__cause__ or error.__context__
-            name = (getattr(missing, "name", None) or "").split(".")[0]
-            if CI or name not in EXTRAS:
+            if (name := missing_extra(error)) is None:
                 raise
             pytest.skip(f"{name} is not installed", allow_module_level=True)
 
