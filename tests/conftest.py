@@ -29,8 +29,9 @@ def pytest_pycollect_makemodule(module_path, parent):
     return File.from_parent(parent, path=module_path)
 
 
-def pytest_collection_finish():
-    """What imports left, above all PyTorch's, is not searched again by each of Python's collections."""
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_is_there():
+    """Python's collections do not search again what imports and other files left, PyTorch above all."""
     gc.collect()
     gc.freeze()
 
