@@ -189,7 +189,6 @@ def test_with_options_loss_and_gradient_are_within_the_bar_of_their_terms(
 
 
 @covering(
-    3,
     isa=ISAS,
     option=OPTIONS.keys(),
     dtype=BARS.keys(),
