@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "log.h"
-#include "logits.h"
+#include "kernels/log.h"
+#include "kernels/logits.h"
 
 using namespace crossent;
 

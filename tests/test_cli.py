@@ -16,7 +16,6 @@ import crossent
 from crossent.commands import cli
 from crossent.commands import info as info_module
 from crossent.commands import terminal as _terminal
-from crossent.commands.demo.command import demo_command
 
 COMMAND = [sys.executable, "-m", "crossent"]
 
@@ -237,6 +236,6 @@ def test_progress_is_drawn_on_a_terminal(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    demo_command(tmp_path / "digits.png", as_json=True)
+    assert cli.main(["demo", "--json", "--out", str(tmp_path / "digits.png")]) == 0
     assert "training on digits" in terminal.drawn
     assert json.loads(capsys.readouterr().out)["steps"] == 2000

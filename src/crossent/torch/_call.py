@@ -13,24 +13,11 @@ import torch
 
 from crossent import _arguments as arguments
 from crossent import _core
+from crossent.options import DEFAULTS
+from crossent.options import Options as CoreOptions
 
-LOSS, _SOFTMAX, _LOG_SOFTMAX, SCORES, PRODUCT = range(5)
-
-_CODES = {  # the order of csrc/crossent.h
-    torch.float64: 0,
-    torch.float32: 1,
-    torch.float16: 2,
-    torch.bfloat16: 3,
-    torch.int64: 4,
-    torch.int32: 5,
-    torch.int16: 6,
-    torch.int8: 7,
-    torch.uint64: 8,
-    torch.uint32: 9,
-    torch.uint16: 10,
-    torch.uint8: 11,
-    torch.bool: 12,
-}
+LOSS, SCORES, PRODUCT = _core.Output.LOSS, _core.Output.SCORES, _core.Output.PRODUCT
+_TYPES = {getattr(torch, each.name): each for each in _core.Type}
 _HUGE = 4 << 20  # bytes from which huge pages pay
 
 
@@ -75,9 +62,9 @@ def loss_dtype(logits: torch.Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype is torch.float64 else torch.float32
 
 
-def described(tensor: torch.Tensor) -> tuple[int, int, tuple[int, ...]]:
+def described(tensor: torch.Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
     """(address, type, strides in elements): what the core knows of a tensor."""
-    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.stride()
+    return tensor.data_ptr(), _TYPES[tensor.dtype], tensor.stride()
 
 
 def class_weight(weight: torch.Tensor | None) -> torch.Tensor | None:
@@ -114,7 +101,7 @@ def row_losses_like(logits: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    output: int,
+    output: _core.Output,
     logits: torch.Tensor,
     target: torch.Tensor,
     weight: torch.Tensor | None,
@@ -137,36 +124,34 @@ def run(
     Raises:
         IndexError: an index target is neither a class nor ignored; nothing was written.
     """
-    axis = 1 if logits.dim() > 1 else 0
-    indexed = target.dim() < logits.dim()
-    sum_of_losses, divisor, bad_row = _core.compute_tensors(
-        output,
-        arguments.INDICES if indexed else arguments.DISTRIBUTIONS,
-        axis,
-        logits.shape,
-        (logits.data_ptr(), _CODES[logits.dtype], logits.stride()),
-        (target.data_ptr(), _CODES[target.dtype], target.stride()),
-        0 if weight is None else weight.data_ptr(),
-        None if grad_loss is None else described(grad_loss),
-        None if vector is None else described(vector),
-        0 if total is None else total.data_ptr(),
-        None if losses is None else described(losses),
-        None if grad is None else described(grad),
-        None if lse is None else described(lse),
-        None if entropy is None else described(entropy),
-        None if argmax is None else described(argmax),
-        options.ignore_index if indexed else None,
-        options.reduction == "mean",
-        options.normalizer,
-        scale,
+    core_options = CoreOptions(
+        DEFAULTS["ignore_index"] if options.ignore_index is None else options.ignore_index,
+        options.reduction,
         options.label_smoothing,
         options.z_loss,
-        options.softcap,
+        options.softcap or None,
         options.logit_scale,
+        options.normalizer or None,
+        options.when_empty,
     )
-    if bad_row >= 0:
-        raise_bad_target(bad_row, target, logits)
-    return Answer(sum_of_losses, divisor)
+    outcome = _core.solve(
+        output,
+        core_options,
+        1 if logits.dim() > 1 else 0,
+        (logits.data_ptr(), _TYPES[logits.dtype], logits.stride(), logits.shape),
+        described(target),
+        weight=None if weight is None else described(weight),
+        grad_loss=scale if grad_loss is None else described(grad_loss),
+        vector=None if vector is None else described(vector),
+        loss=next((described(each) for each in (total, losses) if each is not None), None),
+        grad=None if grad is None else described(grad),
+        lse=None if lse is None else described(lse),
+        entropy=None if entropy is None else described(entropy),
+        argmax=None if argmax is None else described(argmax),
+    )
+    if outcome.bad_row >= 0:
+        raise_bad_target(outcome.bad_row, target, logits)
+    return Answer(outcome.sum, outcome.divisor)
 
 
 def raise_bad_target(row: int, target: torch.Tensor, logits: torch.Tensor) -> NoReturn:
@@ -199,7 +184,7 @@ def loss(
 
 
 def gradient(
-    output: int,
+    output: _core.Output,
     logits: torch.Tensor,
     target: torch.Tensor,
     weight: torch.Tensor | None,
