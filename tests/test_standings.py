@@ -19,7 +19,7 @@ def judge(logits, targets, label, surely_right=NEVER):
     rows = len(logits)
     loss, near = np.empty(rows, logits.dtype), np.empty(rows, logits.dtype)
     rank, answer, squares = np.empty(rows, int), np.empty(rows, int), np.empty(rows)
-    _core.judge_rows(logits, targets, label, loss, rank, answer, near, squares, surely_right)
+    _core.standings(logits, targets, label, loss, rank, answer, near, squares, surely_right)
     return loss, rank, answer, near, squares
 
 
