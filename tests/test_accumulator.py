@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 import crossent
 from crossent import EvaluationAccumulator
-from crossent.evaluation.calibration import calibration_error
 from crossent.evaluation.rows import row_dots
-from crossent.evaluation.tallies import ConfusionSketch, LossHistogram
+from crossent.evaluation.tallies import ConfusionSketch, LossHistogram, calibration_error
 
 N, C = 3000, 17
 
@@ -222,6 +221,25 @@ def test_a_whole_weight_is_a_row_repeated() -> None:
     assert got.classes.loss_of_class == pytest.approx(wanted.classes.loss_of_class, nan_ok=True)
     assert got.rows == np.count_nonzero(weight)
     assert got.ignored == 40 - got.rows
+
+
+def test_blocks_with_and_without_weights_or_another_model_may_alternate() -> None:
+    logits, targets = outputs(90)
+    parts = [slice(0, 30), slice(30, 60), slice(60, 90)]
+    mixed, apart = EvaluationAccumulator(C), EvaluationAccumulator(C)
+    weight = np.arange(30) % 3
+    for rows, more in zip(
+        parts,
+        ({}, {"row_weight": weight}, {"other_logits": logits[60:, ::-1]}),
+        strict=True,
+    ):
+        mixed.update(logits[rows], targets[rows], **more)
+        part = EvaluationAccumulator(C, first_row=rows.start)
+        part.update(logits[rows], targets[rows], **more)
+        apart.merge(part)
+    assert document(mixed.result()) == document(apart.result())
+    assert mixed.result().divisor == 60 + weight.sum()
+    assert mixed.result().comparison is not None
 
 
 def test_a_mask_and_ignored_targets_leave_the_same_rows_out() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent.commands import digits as digits_module
+from crossent import digits as digits_module
 from crossent.commands.demo.command import (
     ASCII_SHADES,
     SHADES,
@@ -19,16 +19,14 @@ from crossent.commands.demo.command import (
 )
 from crossent.commands.demo.figure import save_demo_figure
 from crossent.commands.demo.training import (
-    FOLDS,
     HARDEST,
     STEPS,
     DemoResult,
-    fold_of_images,
     run_demo,
     train,
 )
-from crossent.commands.digits import load_digits
-from crossent.evaluation.calibration import calibration_error
+from crossent.digits import FOLDS, fold_of_images, load_digits
+from crossent.evaluation.tallies import calibration_error
 
 
 @pytest.fixture(scope="module")

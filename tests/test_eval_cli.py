@@ -16,9 +16,10 @@ import pytest
 from test_cli import Terminal
 
 import crossent
+from crossent import options
 from crossent.commands import cli
 from crossent.evaluation import evaluator, passes
-from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.readers.array_file import PlainFile
 
 COMMAND = [sys.executable, "-m", "crossent", "eval"]
 N, C = 60, 5
@@ -113,6 +114,16 @@ def test_command_and_function_have_the_same_options() -> None:
         default = inspect.signature(crossent.cross_entropy).parameters[name].default
         assert inspect.signature(crossent.evaluate).parameters[name].default == default, name
         assert inspect.signature(cli.evaluate).parameters[name].default == default, name
+
+
+def test_the_command_line_spells_no_option_of_the_loss() -> None:
+    """They come from crossent.options, so that one more there is one more here."""
+    names = set(options.DEFAULTS) - {"reduction"}
+    pattern = "|".join([*names, *(f"--{name.replace('_', '-')}" for name in names)])
+    commands = Path(cli.__file__).parent
+    for path in [commands / "cli.py", *(commands / "eval").iterdir()]:
+        if path.is_file():
+            assert re.findall(pattern, path.read_text("utf-8")) == [], path.name
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from extras import needs
 
 import crossent
+from crossent.commands import cli
 from crossent.evaluation import evaluator, safe_file
 from crossent.evaluation.errors import BadFile
 from crossent.evaluation.safe_file import SafeFile
@@ -166,6 +167,31 @@ def test_an_input_is_never_overwritten(paths: dict[str, Path]) -> None:
         with pytest.raises(ValueError, match="is one of the inputs"):
             crossent.evaluate(paths["logits"], paths["targets"], grad=output)
     assert paths["logits"].read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--grad", "--losses", "--report"])
+@pytest.mark.parametrize("read", ["logits", "targets", "weight", "rows", "other"])
+def test_no_option_names_an_input_for_an_output(
+    paths: dict[str, Path], option: str, read: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the class weights either, and not through a link whose name ends as an output's."""
+    folder = paths["grad"].parent
+    inputs = {name: paths[name] for name in ("logits", "targets")}
+    for name, array in (("weight", np.ones(7)), ("rows", np.ones(300)), ("other", None)):
+        inputs[name] = folder / f"{name}.npy"
+        np.save(inputs[name], np.load(paths["logits"]) if array is None else array)
+    output = inputs[read]
+    if option == "--report":
+        output = folder / "report.html"
+        output.symlink_to(inputs[read])
+    before = inputs[read].read_bytes()
+    arguments = [inputs["logits"], inputs["targets"], "--weight", inputs["weight"],
+                 "--row-weight", inputs["rows"], "--compare", inputs["other"]]  # fmt: skip
+    assert cli.main(["eval", *map(str, [*arguments, option, output])]) == 2
+    assert capsys.readouterr().err == (
+        f"crossent: {output}: is one of the inputs; name another file\n"
+    )
+    assert inputs[read].read_bytes() == before
 
 
 # A run that stands still in the writing pass, for a signal to meet it there.

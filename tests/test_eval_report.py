@@ -4,6 +4,8 @@ import html
 import os
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,8 +15,7 @@ import pytest
 import crossent
 from crossent.commands import cli
 from crossent.commands.eval import charts
-from crossent.commands.eval.report import report_page
-from crossent.commands.eval.report_tables import share
+from crossent.commands.eval.report import report_page, share
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -111,6 +112,20 @@ def test_the_command_writes_it_whole(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert page.endswith("</html>\n")
     assert "96.94%" in page
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_what_the_page_needs_is_missed_before_the_work(tmp_path: Path, missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; from crossent.commands.cli import main; "
+        "sys.exit(main(['eval', '--report', 'report.html']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"crossent: {missing} is not installed: pip install 'crossent[cli]'\n"
 
 
 @pytest.mark.parametrize(("prob", "text"), [(0.5, "50.0%"), (1e-5, "1e-05"), (0.0, "0%")])

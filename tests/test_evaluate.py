@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent.commands.demo.training import fold_of_images, train
-from crossent.commands.digits import load_digits
-from crossent.commands.eval.embedded import digits_outputs
+from crossent.commands.demo.training import train
+from crossent.digits import fold_of_images, held_out_outputs, load_digits
 from crossent.evaluation import passes
 from crossent.evaluation.outputs import bfloat16_bits
 
@@ -59,7 +58,9 @@ def test_the_embedded_model_is_the_demo_s() -> None:
     model = train(
         pixels[~held_out], labels[~held_out], pixels[held_out], labels[held_out], lambda: None
     )
-    assert digits_outputs()[0][held_out] == pytest.approx(pixels[held_out] @ model.weight, abs=1e-3)
+    assert held_out_outputs()[0][held_out] == pytest.approx(
+        pixels[held_out] @ model.weight, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 import crossent
 from crossent import reference
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.npy_file import npy_header
-from crossent.evaluation.opening import open_array
+from crossent.evaluation.readers.npy import npy_header
+from crossent.evaluation.readers.opening import open_array
 
 TRIES = int(os.environ.get("CROSSENT_FUZZ", "120"))
 fuzz = settings(

@@ -105,6 +105,14 @@ def test_nothing_below_the_commands_imports_them():
         assert "commands" not in ours_in(path), path
 
 
+def test_the_readers_of_files_know_nothing_of_evaluation_but_its_errors():
+    readers = SOURCES / "evaluation" / "readers"
+    for path in readers.glob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith("crossent.evaluation.")}
+        allowed = ("crossent.evaluation.readers", "crossent.evaluation.errors")
+        assert all(name.startswith(allowed) for name in ours), path.name
+
+
 def test_the_bench_uses_what_everyone_may_use():
     """Its yardsticks are a module of its own, so that nobody else carries them."""
     bench = SOURCES / "commands" / "bench"
@@ -182,3 +190,12 @@ def test_kernel_headers_have_internal_linkage():
         code = re.sub(r"//.*|^\s*#.*(\\\n.*)*", "", text, flags=re.M).strip()
         assert re.match(r"namespace crossent \{\s*namespace \{", code), name
         assert re.search(r"\}\s*\}$", code), name
+
+
+def test_explain_stands_on_crossent_s_public_functions_alone():
+    for path in (SOURCES / "commands" / "explain").rglob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith("crossent.")}
+        shared = ("crossent.commands.explain", "crossent.commands.terminal")
+        assert all(name.startswith(shared) for name in ours), path.name
+    assert not (SOURCES / "explain.py").exists()  # the name is free for a library's module
+    assert not (SOURCES / "explain").exists()

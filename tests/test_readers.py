@@ -10,12 +10,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from crossent.evaluation.array_file import ArrayFile, in_memory
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.npy_file import npy_header
-from crossent.evaluation.opening import expand, open_array, open_arrays
-from crossent.evaluation.safetensors_file import safetensors_header
-from crossent.evaluation.table import Table, joined_shape
+from crossent.evaluation.readers.array_file import ArrayFile, in_memory
+from crossent.evaluation.readers.npy import npy_header
+from crossent.evaluation.readers.opening import expand, open_array, open_arrays
+from crossent.evaluation.readers.safetensors import safetensors_header
+from crossent.evaluation.readers.table import Table, joined_shape
 
 DTYPES = ["<f8", "<f4", "<f2", ">f8", ">f4", "<i8", ">i4", "<i2", "|i1", "<u8", "<u4", "|u1", "|b1"]
 

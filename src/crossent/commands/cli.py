@@ -4,11 +4,13 @@ A subcommand imports its module inside its function, so that ``--help`` stays qu
 ``DataError`` (exit 1) or ``UsageError`` (exit 2) with one line that names the file and the fix.
 """
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
+from crossent import options
 from crossent.commands import terminal as _terminal
 
 try:
@@ -216,7 +218,36 @@ def bench(
     )  # fmt: skip
 
 
+def option_of_the_loss(name: str, meaning: str, kind: Any) -> inspect.Parameter:
+    """A parameter from which Typer makes the command line's option."""
+    shown = (meaning[0].upper() + meaning[1:] + ".").replace("[", r"\[")  # [word] is a style
+    option = typer.Option(rich_help_panel=LOSS, help=shown)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=options.DEFAULTS[name],
+        annotation=Annotated[str if get_origin(kind) is Literal else kind, option],
+    )
+
+
+def with_options_of_the_loss(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every option of the loss in place of its ``**loss``, before ``axis``."""
+    types = get_type_hints(options.Options)
+    parameters = []
+    for own in inspect.signature(command).parameters.values():
+        if own.name == "axis":
+            parameters += [
+                option_of_the_loss(name, option.meaning, types[name])
+                for name, option in options.OPTIONS.items()
+            ]
+        if own.kind is not inspect.Parameter.VAR_KEYWORD:
+            parameters.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
 @app.command(name="eval")
+@with_options_of_the_loss
 def evaluate(
     files: Annotated[
         list[str] | None,
@@ -268,36 +299,9 @@ def evaluate(
     weight: Annotated[
         Path | None, typer.Option(rich_help_panel=LOSS, help="Class weights, a file of C numbers.")
     ] = None,
-    ignore_index: Annotated[
-        int, typer.Option(rich_help_panel=LOSS, help="Rows of this label are left out.")
-    ] = -100,
-    reduction: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=LOSS, help="mean, sum, or none: the gradient of each row's own loss."
-        ),
-    ] = "mean",
-    label_smoothing: Annotated[
-        float, typer.Option(rich_help_panel=LOSS, help="From 0 to 1.")
-    ] = 0.0,
-    z_loss: Annotated[
-        float, typer.Option(rich_help_panel=LOSS, help="Factor of the squared logsumexp.")
-    ] = 0.0,
-    softcap: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LOSS, help="Bounds the logits smoothly to +-softcap."),
-    ] = None,
-    logit_scale: Annotated[
-        float, typer.Option(rich_help_panel=LOSS, help="Multiplies the logits.")
-    ] = 1.0,
-    normalizer: Annotated[
-        float | None, typer.Option(rich_help_panel=LOSS, help="Divides the mean.")
-    ] = None,
-    when_empty: Annotated[
-        str, typer.Option(rich_help_panel=LOSS, help="nan, zero or raise, if no row counts.")
-    ] = "nan",
     axis: Annotated[int, typer.Option(rich_help_panel=LOSS, help="The axis of the classes.")] = -1,
     as_json: AsJson = False,
+    **loss: Any,
 ) -> None:
     """Evaluate saved outputs: loss, perplexity, accuracy, calibration, gradient.
 
@@ -310,7 +314,8 @@ def evaluate(
     Files may be far larger than memory: they are read block by block, and
     the figures have the same bits for any block and any number of threads.
     Targets are class indices or distributions. Rows count from 0. Pickles
-    are never loaded.
+    are never loaded. Where losses are not reduced, their mean is shown, and
+    the gradient is that of each row's own loss.
 
     What is written appears when it is whole: a run that fails, is stopped
     or is killed leaves files as they were.
@@ -321,9 +326,7 @@ def evaluate(
         files or [], targets or [], are_logprobs=logprobs, report=report, weight=weight,
         memory=memory, as_json=as_json, compare=compare, row_weight=row_weight, skip_bad=skip_bad,
         temperature=temperature, bytes=bytes, hardest=hardest, grad=grad, losses=losses,
-        ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
-        z_loss=z_loss, softcap=softcap, logit_scale=logit_scale, normalizer=normalizer,
-        when_empty=when_empty, axis=axis,
+        axis=axis, **loss,
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from typing import Any
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 PICTURE_TYPES = (".png", ".svg", ".pdf")
-EXTRA = ("typer", "rich", "matplotlib")  # what pip install 'crossent[cli]' brings
+# What pip install 'crossent[cli]' brings.
+EXTRA = ("typer", "rich", "matplotlib", "jinja2", "latex2mathml")
 
 
 class DataError(Exception):
@@ -70,13 +71,18 @@ def without_nonfinite(value: Any) -> Any:
 
 def check_picture_path(path: Path, option: str) -> None:
     """Raise UsageError where the picture could not be written, before any work is done."""
-    folder = path.parent
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; name a file, such as {path / 'a.png'}")
-    if path.suffix not in PICTURE_TYPES:
+    if path.suffix not in PICTURE_TYPES and not path.is_dir():
         raise UsageError(
             f"{option} {path}: not a picture's name; end it in {', '.join(PICTURE_TYPES)}"
         )
+    check_output_path(path, option, "a.png")
+
+
+def check_output_path(path: Path, option: str, such_as: str | Path) -> None:
+    """Raise UsageError where a file could not be written; `such_as` is a name that could."""
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file, such as {path / such_as}")
     if not folder.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {folder}; make it or name another")
     if not os.access(path if path.exists() else folder, os.W_OK):

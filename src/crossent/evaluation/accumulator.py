@@ -13,28 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadOption
-from crossent.evaluation.estimates import WeightedMean
-from crossent.evaluation.exact_sum import ExactSum
-from crossent.evaluation.logprobs import score_logprobs
-from crossent.evaluation.options import LossOptions
 from crossent.evaluation.result import EvaluationResult, build_result
-from crossent.evaluation.rows import Answers, HardRow, RowScores, Workspace, joined, weighted
-from crossent.evaluation.scorer import Block, RowScorer
-from crossent.evaluation.tallies import (
-    MOST_DENSE_CLASSES,
-    Calibration,
-    Confusion,
-    ConfusionSketch,
-    LossHistogram,
-    RankLosses,
-    WeightedCounts,
-)
+from crossent.evaluation.rows import Block, HardRow, RowScores, Workspace, loss_options, widened
+from crossent.evaluation.scorer import RowScorer
+from crossent.evaluation.tallies import Rows, RowSums
 
 Array = NDArray[Any]
 
 HARDEST = 10
 FOLD = 1 << 15  # rows that are gathered before they are added: a call on few rows costs more
-TOP = 5
+LOOKS_LIKE_PROBS = (
+    "these look like probabilities, not logits: every row is >= 0 and sums to 1, and their "
+    "softmax means nothing. Evaluate their logarithm"
+)
+LOOKS_LIKE_LOGPROBS = (
+    "these look like log-probabilities, not logits: exp of every row sums to 1. The loss "
+    "is right all the same, since their softmax is those probabilities"
+)
 
 
 class EvaluationAccumulator:
@@ -76,34 +71,24 @@ class EvaluationAccumulator:
         **options: Any,
     ) -> None:
         self.classes = classes
-        self.options = LossOptions(**options)
-        self.skip_bad, self.hardest_count = skip_bad, hardest
-        self.next_row = first_row
+        self.options = loss_options(**options)
         if classes is not None:
             arguments.class_weight(self.options.weight, classes)
-        self.ignored = self.bad_labels = self.bad_logits = 0
+        self.skip_bad, self.hardest_count = skip_bad, hardest
+        self.next_row = first_row
         self.first_bad_row: int | None = None
-        self.loss = WeightedMean()
-        self.nll = self.loss if self.options.is_plain else WeightedMean()
-        self.difference = WeightedMean()
-        self.agreement = np.zeros((2, 2), np.int64)  # [this model right, the other right]
-        self.histogram = LossHistogram()
         self.hardest: list[HardRow] = []
         self.like_logprobs = self.like_probs = True
-        if classes is not None:
-            self.correct, self.in_top = WeightedMean(), WeightedMean()
-            self.brier = WeightedMean()
-            self.calibration = Calibration()
-            self.class_rows, self.class_correct = WeightedCounts(classes), WeightedCounts(classes)
-            self.class_nll = ExactSum(classes)
-            self.target_sums: ExactSum | None = None
-            self.rank_losses = RankLosses()
-            self.confusion: Confusion | ConfusionSketch = ConfusionSketch(classes)
-            if classes <= MOST_DENSE_CLASSES:
-                self.confusion = Confusion(classes)
-        self._scorer = RowScorer(classes or 0, self.options, skip_bad=skip_bad, hardest=hardest)
-        self._waiting: list[RowScores] = []
+        self._sums = RowSums(classes, is_plain=self.options.is_plain)
+        self._scorer = RowScorer(classes, self.options, skip_bad=skip_bad, hardest=hardest)
+        self._waiting: list[Rows] = []
         self._rows_waiting = 0
+
+    @property
+    def sums(self) -> RowSums:
+        """The sums over all rows so far."""
+        self._fold()
+        return self._sums
 
     @property
     def floor(self) -> float:
@@ -141,9 +126,8 @@ class EvaluationAccumulator:
         if weight is not None and weight.shape != (len(array),):
             raise ValueError(f"row_weight has shape {weight.shape}; it must have ({len(array)},)")
         block = Block(
-            self.next_row, array, target, weight, other,
-            arguments.is_bfloat16(array.dtype),
-            other is not None and arguments.is_bfloat16(other.dtype),
+            self.next_row, without_bfloat16(array), array.dtype.name, without_bfloat16(target),
+            weight, None if other is None else without_bfloat16(other),
         )  # fmt: skip
         self.add(self.score(block, Workspace()), len(array))
 
@@ -159,79 +143,46 @@ class EvaluationAccumulator:
         """Adds rows of which only the natural log-probability of the truth is known, (N,)."""
         array = np.asarray(logprobs)
         weight = None if row_weight is None else np.asarray(row_weight)
-        none = np.zeros(0, np.int64)
-        self.add(self.score(Block(self.next_row, array, none, weight), Workspace()), len(array))
+        block = Block(self.next_row, without_bfloat16(array), array.dtype.name, None, weight)
+        self.add(self.score(block, Workspace()), len(array))
 
     def score(self, block: Block, workspace: Workspace) -> RowScores:
         """The scores of a block, for ``add``. Changes nothing: any thread may call it."""
+        look = self.like_logprobs or self.like_probs
         with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are data
-            if self.classes is not None:
-                return self._scorer.score(
-                    block, workspace, self.floor, look=self.like_logprobs or self.like_probs
-                )
-            return score_logprobs(
-                block, workspace,
-                skip_bad=self.skip_bad, hardest=self.hardest_count, floor=self.floor,
-            )  # fmt: skip
+            return self._scorer.score(block, workspace, self.floor, look=look)
 
     def add(self, scores: RowScores, rows: int) -> None:
         """Adds the scores of the next ``rows`` rows."""
         self.next_row += rows
-        self.ignored += scores.ignored
-        self.bad_labels += scores.bad_labels
-        self.bad_logits += scores.bad_logits
+        self._sums.count(scores)
         if self.first_bad_row is None:
             self.first_bad_row = scores.first_bad_row
         self.like_logprobs &= scores.like_logprobs
         self.like_probs &= scores.like_probs
-        if scores.hardest:
-            self._keep_hardest(scores.hardest)
-        if scores.target_sums is not None:
-            if self.target_sums is None:
-                self.target_sums = ExactSum(self.classes or 0)
-            self.target_sums.merge(scores.target_sums)
-        if len(scores):
-            self._waiting.append(scores)
-            self._rows_waiting += len(scores)
+        self._keep_hardest(scores.hardest)
+        if self._waiting and self._waiting[0].keys() != scores.of_rows.keys():
+            self._fold()
+        if len(scores.of_rows["nll"]):
+            self._waiting.append(scores.of_rows)
+            self._rows_waiting += len(scores.of_rows["nll"])
         if self._rows_waiting >= FOLD:
             self._fold()
 
-    def _keep_hardest(self, found: list[HardRow]) -> None:
-        self.hardest = sorted([*self.hardest, *found], key=lambda row: row.sort_key)
-        del self.hardest[self.hardest_count :]
-
     def _fold(self) -> None:
-        """Adds the scores that wait to the sums."""
-        if not self._waiting:
-            return
-        scores = joined(self._waiting)
-        self._waiting, self._rows_waiting = [], 0
-        weight = scores.row_weight
-        divisor = weight if scores.divisor is None else weighted(scores.divisor, weight)
-        self.loss.add(weighted(scores.loss, weight), divisor)
-        if self.nll is not self.loss:
-            self.nll.add(weighted(scores.nll, weight), weight)
-        self.histogram.add(scores.nll)
-        if scores.difference is not None:
-            self.difference.add(weighted(scores.difference, weight), divisor)
-        if scores.answers is not None:
-            self._fold_answers(scores.answers, scores.nll, weight)
+        """Adds the figures that wait to the sums."""
+        if self._waiting:
+            joined = {
+                name: np.concatenate([rows[name] for rows in self._waiting])
+                for name in self._waiting[0]
+            }
+            self._waiting, self._rows_waiting = [], 0
+            self._sums.add(joined)
 
-    def _fold_answers(self, answers: Answers, nll: Array, weight: Array | None) -> None:
-        label, predicted = answers.label, answers.predicted
-        correct: Array = predicted == label
-        if answers.other_correct is not None:
-            cell = 2 * correct + answers.other_correct
-            self.agreement += np.bincount(cell, minlength=4).reshape(2, 2)
-        self.correct.add(weighted(correct, weight), weight)
-        self.in_top.add(weighted(answers.rank <= TOP, weight), weight)
-        self.brier.add(weighted(answers.brier, weight), weight)
-        self.calibration.add(answers.confidence, correct, weight)
-        self.class_rows.add(label, weight)
-        self.class_correct.add(label[correct], None if weight is None else weight[correct])
-        self.class_nll.add(weighted(nll, weight), label)
-        self.rank_losses.add(answers.rank, nll)
-        self.confusion.add(label, predicted)
+    def _keep_hardest(self, found: list[HardRow]) -> None:
+        if found:
+            self.hardest = sorted([*self.hardest, *found], key=lambda row: row.sort_key)
+            del self.hardest[self.hardest_count :]
 
     def merge(self, other: EvaluationAccumulator) -> None:
         """Adds the rows of another accumulator, made with the same options.
@@ -239,31 +190,15 @@ class EvaluationAccumulator:
         Raises:
             ValueError: their classes or options differ.
         """
-        if self.classes != other.classes or not self.options.same_as(other.options):
+        if self.classes != other.classes or self.options.as_dict() != other.options.as_dict():
             raise BadOption("accumulators of different classes or options cannot be merged")
-        self._fold()
-        other._fold()
-        for name in ("ignored", "bad_labels", "bad_logits"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.sums.merge(other.sums)
         firsts = [row for row in (self.first_bad_row, other.first_bad_row) if row is not None]
         self.first_bad_row = min(firsts, default=None)
         self.next_row = max(self.next_row, other.next_row)
         self.like_logprobs &= other.like_logprobs
         self.like_probs &= other.like_probs
-        self.agreement += other.agreement
         self._keep_hardest(other.hardest)
-        parts = ["loss", "difference", "histogram"]
-        if self.nll is not self.loss:
-            parts.append("nll")
-        if self.classes is not None:
-            parts += ["correct", "in_top", "brier", "calibration", "class_rows"]
-            parts += ["class_correct", "class_nll", "rank_losses", "confusion"]
-            if other.target_sums is not None:
-                if self.target_sums is None:
-                    self.target_sums = ExactSum(self.classes)
-                self.target_sums.merge(other.target_sums)
-        for part in parts:
-            getattr(self, part).merge(getattr(other, part))
 
     def result(self) -> EvaluationResult:
         """Every figure of the rows so far; more may follow.
@@ -271,5 +206,21 @@ class EvaluationAccumulator:
         Raises:
             ValueError: no row counts, and ``when_empty`` is "raise".
         """
-        self._fold()
-        return build_result(self)
+        return build_result(
+            self.sums, self.options, list(self.hardest), self.first_bad_row, self._warnings()
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What the data look like, where that is not what they were given as."""
+        if self.classes is None or self.classes < 2 or self.sums.nll.rows < 5:
+            return ()
+        if self.like_probs:
+            return (LOOKS_LIKE_PROBS,)
+        return (LOOKS_LIKE_LOGPROBS,) if self.like_logprobs else ()
+
+
+def without_bfloat16(array: Array) -> Array:
+    """bfloat16 as float32, any other array as it is."""
+    if not arguments.is_bfloat16(array.dtype):
+        return array
+    return widened(arguments.as_words(array), np.empty(array.shape, np.uint32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
-from crossent.evaluation.array_file import ArrayFile, in_memory
-from crossent.evaluation.errors import (
-    LOGITS,
-    LOGPROBS,
-    OTHER_LOGITS,
-    ROW_WEIGHTS,
-    TARGETS,
-    BadFile,
-    BadOption,
-    BadRow,
-)  # fmt: skip
-from crossent.evaluation.opening import close_all, open_arrays
-from crossent.evaluation.rows import Workspace, as_float
-from crossent.evaluation.scorer import Block
-from crossent.evaluation.table import Table, joined_shape
+from crossent import options
+from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
+from crossent.evaluation.readers.array_file import ArrayFile, in_memory
+from crossent.evaluation.readers.opening import open_arrays
+from crossent.evaluation.readers.table import Table, joined_shape
+from crossent.evaluation.rows import Block, Workspace, widened
 
 Array = NDArray[Any]
 
@@ -58,38 +49,34 @@ class Data:
 
     def read(self, start: int, stop: int, workspace: Workspace) -> Block:
         """Rows start .. stop, in the workspace's memory."""
-
-        def part(table: Table | None, name: str) -> Array | None:
-            if table is None:
-                return None
-            width = (table.classes,) if table.axis is not None else ()
-            out = workspace.array(name, (stop - start, *width), table.dtype)
-            table.read(start, stop, out)
-            return out
-
-        logits = part(self.logits, "logits")
-        assert logits is not None
-        targets = part(self.targets, "targets")
-        if targets is None:
-            targets = np.zeros(0, np.int64)
-        elif self.targets is not None and self.targets.is_bfloat16:
-            targets = as_float(targets, True, workspace, "targets")
         return Block(
-            start, logits, targets, part(self.row_weight, "row weight"), part(self.other, "other"),
-            self.logits.is_bfloat16, self.other is not None and self.other.is_bfloat16,
+            start,
+            rows_of(self.logits, start, stop, workspace, "logits"),
+            self.logits.type_name,
+            *(
+                None if table is None else rows_of(table, start, stop, workspace, name)
+                for table, name in (
+                    (self.targets, "targets"), (self.row_weight, "row weight"),
+                    (self.other, "other"),
+                )
+            ),
         )  # fmt: skip
 
     def locate(self, error: BadRow) -> BadRow:
         """The error with the file that holds the row, and what to do."""
-        tables = {TARGETS: self.targets, ROW_WEIGHTS: self.row_weight, OTHER_LOGITS: self.other}
+        tables = {
+            Source.TARGETS: self.targets,
+            Source.ROW_WEIGHTS: self.row_weight,
+            Source.OTHER_LOGITS: self.other,
+        }
         table = tables.get(error.source, self.logits)
         assert table is not None
         name, row = table.place(error.row)
         of_all = f" (row {error.row:,} of all)" if row != error.row else ""
         remedy = "correct it"
-        if error.source in (LOGITS, LOGPROBS, TARGETS):
+        if error.source in (Source.LOGITS, Source.LOGPROBS, Source.TARGETS):
             remedy = "correct it, or leave such rows out with --skip-bad"
-        if error.source == TARGETS and table.axis is None:
+        if error.source == Source.TARGETS and table.axis is None:
             remedy += ", or one value of them with --ignore-index"
         message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
         return BadRow(error.row, error.reason, error.source, message)
@@ -100,44 +87,38 @@ class Data:
             table.check_unchanged()
 
 
+def rows_of(table: Table, start: int, stop: int, workspace: Workspace, name: str) -> Array:
+    """Rows start .. stop of a table; bfloat16 as float32."""
+    shape = (stop - start,) if table.axis is None else (stop - start, table.classes)
+    rows = workspace.array(name, shape, table.dtype)
+    table.read(start, stop, rows)
+    if not table.is_bfloat16:
+        return rows
+    return widened(rows, workspace.array(f"wide {name}", shape, np.uint32))
+
+
 @contextmanager
 def opened(
-    logits: Any, targets: Any, *, row_weight: Any, other: Any, axis: int, ignore_index: int
-) -> Iterator[Data]:
-    """The data of an evaluation from logits; their files are closed at the end."""
-    arrays: list[list[ArrayFile]] = []
-    try:
-        for given, names in (
-            (logits, LOGITS_NAMES), (targets, TARGETS_NAMES),
-            (row_weight, WEIGHT_NAMES), (other, LOGITS_NAMES),
-        ):  # fmt: skip
-            arrays.append([] if given is None else arrays_of(given, names))
-        yield fitted(*arrays, axis=axis, ignore_index=ignore_index)
-    finally:
-        for some in arrays:
-            close_all(some)
+    logits: Any, targets: Any, logprobs: Any, *,
+    row_weight: Any, other: Any, axis: int, ignore_index: int,
+) -> Iterator[Data]:  # fmt: skip
+    """The data of an evaluation from logits or log-probabilities; files are closed at the end."""
+    with ExitStack() as files:
 
+        def arrays(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
+            found = [] if given is None else arrays_of(given, names)
+            for array in found:
+                files.callback(array.numbers.close)
+            return found
 
-@contextmanager
-def opened_logprobs(logprobs: Any, *, row_weight: Any, other: Any) -> Iterator[Data]:
-    """The data of an evaluation from log-probabilities; their files are closed at the end."""
-    arrays: list[list[ArrayFile]] = []
-    try:
-        for given, names in ((logprobs, LOGPROBS_NAMES), (row_weight, WEIGHT_NAMES),
-                             (other, LOGPROBS_NAMES)):  # fmt: skip
-            arrays.append([] if given is None else arrays_of(given, names))
-        main, weights, others = arrays
-        table = Table(main, joined_shape(main), None)
-        for part in (*main, *others):
-            if part.dtype.kind != "f" and not part.is_bfloat16:
-                raise BadFile(f"{part.name}: holds {part.type_name}; log-probabilities are floats")
-        yield Data(
-            table, None, row_table(weights, table, "row weights"),
-            row_table(others, table, "log-probabilities"),
-        )  # fmt: skip
-    finally:
-        for some in arrays:
-            close_all(some)
+        if logprobs is not None:
+            main = arrays(logprobs, LOGPROBS_NAMES)
+            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGPROBS_NAMES)
+            yield fitted_logprobs(main, weights, others)
+        else:
+            main, of_targets = arrays(logits, LOGITS_NAMES), arrays(targets, TARGETS_NAMES)
+            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGITS_NAMES)
+            yield fitted(main, of_targets, weights, others, axis=axis, ignore_index=ignore_index)
 
 
 def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
@@ -147,15 +128,12 @@ def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
         isinstance(given, Sequence) and len(given) and isinstance(given[0], str | os.PathLike)
     ):
         return open_arrays(given, names)
-    array = given if hasattr(given, "dtype") else np.asarray(given)
-    return [in_memory(np.asarray(array), names[0])]
+    return [in_memory(np.asarray(given), names[0])]
 
 
 def stand_in(parts: Sequence[ArrayFile], shape: tuple[int, ...]) -> Array:
     """An array of a file's type and shape without its memory, for the checks of arguments."""
-    dtype = parts[0].dtype
-    if parts[0].is_bfloat16:
-        dtype = np.dtype(np.float32)
+    dtype = np.dtype(np.float32) if parts[0].is_bfloat16 else parts[0].dtype
     try:
         return np.broadcast_to(np.empty((), dtype), shape)
     except ValueError:
@@ -180,7 +158,7 @@ def fitted(
         swapped = logits[0].dtype.kind in "iu" and targets[0].dtype.kind == "f"
         hint = ". Logits come first: are the two swapped?" if swapped else ""
         raise BadFile(f"{name}: {error}{hint}") from None
-    if form == arguments.DISTRIBUTIONS and ignore_index != arguments.DEFAULT_IGNORE_INDEX:
+    if form == arguments.DISTRIBUTIONS and ignore_index != options.IGNORE_INDEX:
         arguments.ignored(ignore_index, form)
     if axis == 0 and len(shape) > 1 and len(logits) > 1:
         raise BadOption("axis=0 is the classes', so the rows of several files cannot be joined")
@@ -192,14 +170,30 @@ def fitted(
                 f"{others[0].name}: has shape {other_shape}; to be compared it must have the "
                 f"logits' shape {shape}"
             )
-        if others[0].dtype.kind != "f" and not others[0].is_bfloat16:
-            raise BadFile(f"{others[0].name}: holds {others[0].type_name}; logits are floats")
+        check_floating(others[:1], "logits")
     return Data(
         table,
         Table(targets, target_shape, axis if form == arguments.DISTRIBUTIONS else None),
         row_table(weights, table, "row weights"),
         Table(others, shape, axis) if others else None,
     )
+
+
+def fitted_logprobs(
+    logprobs: list[ArrayFile], weights: list[ArrayFile], others: list[ArrayFile]
+) -> Data:
+    """The same for log-probabilities, one a row."""
+    table = Table(logprobs, joined_shape(logprobs), None)
+    check_floating([*logprobs, *others], "log-probabilities")
+    weight = row_table(weights, table, "row weights")
+    return Data(table, None, weight, row_table(others, table, "log-probabilities"))
+
+
+def check_floating(parts: list[ArrayFile], what: str) -> None:
+    """Raises BadFile for the first file that does not hold floating-point numbers."""
+    for part in parts:
+        if not part.is_floating:
+            raise BadFile(f"{part.name}: holds {part.type_name}; {what} are floats")
 
 
 def row_table(parts: list[ArrayFile], logits: Table, what: str) -> Table | None:

@@ -1,29 +1,34 @@
-"""What an evaluation refuses: also ValueErrors, for those who call it from Python."""
+"""What an evaluation refuses: files, rows, options."""
 
 from __future__ import annotations
 
-from crossent.commands.terminal import DataError, UsageError
+from enum import StrEnum
 
 
-class BadFile(DataError, ValueError):
+class BadFile(ValueError):
     """A file that cannot be read as what it was given for."""
 
 
-class BadRow(DataError, ValueError):
+class Source(StrEnum):
+    """What a bad row is found in, as messages call it."""
+
+    LOGITS = "logits"
+    TARGETS = "targets"
+    ROW_WEIGHTS = "row weights"
+    OTHER_LOGITS = "other logits"
+    LOGPROBS = "log-probabilities"
+
+
+class BadRow(ValueError):
     """A row that cannot be evaluated: its label is no class, or its loss is nan."""
 
-    def __init__(self, row: int, reason: str, source: str, message: str | None = None) -> None:
+    def __init__(self, row: int, reason: str, source: Source, message: str | None = None) -> None:
         super().__init__(message or f"row {row:,} of the {source} {reason}")
         self.row, self.reason, self.source = row, reason, source
 
-    def __reduce__(self) -> tuple[type[BadRow], tuple[int, str, str, str]]:
+    def __reduce__(self) -> tuple[type[BadRow], tuple[int, str, Source, str]]:
         return BadRow, (self.row, self.reason, self.source, str(self))  # crosses processes whole
 
 
-# The sources of a BadRow.
-LOGITS, TARGETS, ROW_WEIGHTS = "logits", "targets", "row weights"
-OTHER_LOGITS, LOGPROBS = "other logits", "log-probabilities"
-
-
-class BadOption(UsageError, ValueError):
+class BadOption(ValueError):
     """Options that do not fit one another or the data."""

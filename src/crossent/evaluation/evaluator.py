@@ -6,28 +6,21 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-import crossent
-from crossent.commands.eval.embedded import digits_outputs
+from crossent import options
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
-from crossent.evaluation.data import Data, opened, opened_logprobs
+from crossent.evaluation.data import Data, opened
 from crossent.evaluation.errors import BadOption, BadRow
-from crossent.evaluation.outputs import (
-    GRAD_SUFFIXES,
-    LOSSES_SUFFIXES,
-    check_output,
-    is_same,
-    reserved,
-)  # fmt: skip
-from crossent.evaluation.passes import Plan, Progress, no_progress, plan_blocks, run_pass
+from crossent.evaluation.outputs import check_outputs, outputs_of, reserved, write_outputs
+from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
-from crossent.evaluation.rows import RowScores, Workspace
 from crossent.evaluation.temperature import fit_temperature
 
 MEMORY = 256 << 20
+OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
 
 
 def evaluate(
@@ -99,129 +92,91 @@ def evaluate(
         >>> print("%.3f +- %.3f" % (result.loss, result.loss_standard_error))
         2.019 +- 0.601
     """
-    options: dict[str, Any] = {
-        "weight": weight, "ignore_index": ignore_index, "reduction": reduction,
-        "label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap,
-        "logit_scale": logit_scale, "normalizer": normalizer, "when_empty": when_empty,
-    }  # fmt: skip
-    check_request(logits, targets, logprobs, compare, grad, temperature, softcap, bytes, options)
-    wanted = Wanted(
-        None if grad is None else Path(grad), None if losses is None else Path(losses),
-        temperature, bytes, memory, progress,
-    )  # fmt: skip
-    if wanted.grad is not None:
-        check_output("grad", wanted.grad, GRAD_SUFFIXES)
-    if wanted.losses is not None:
-        check_output("losses", wanted.losses, LOSSES_SUFFIXES)
-        if wanted.grad is not None and is_same(wanted.grad, wanted.losses):
-            raise BadOption(f"{wanted.grad}: is named for the gradient and the losses; name two")
-    settings: dict[str, Any] = {"skip_bad": skip_bad, "hardest": hardest}
+    loss = {"weight": weight, **options.checked(locals())._asdict()}
+    check_request(logits, targets, logprobs, compare, bytes)
     if logprobs is not None:
-        with opened_logprobs(logprobs, row_weight=row_weight, other=compare) as data:
-            sums = EvaluationAccumulator(None, **settings, **options)
-            return finished(data, sums, wanted)
-    if logits is None:
-        logits, targets = digits_outputs()
+        check_logprobs(loss, has_others=grad is not None or temperature)
+    if temperature and softcap is not None:
+        raise BadOption("the temperature of capped logits is not defined; drop one of the two")
+    grad, losses = (None if path is None else Path(path) for path in (grad, losses))
+    check_outputs(grad, losses)
+    if logits is None and logprobs is None:
+        from crossent.digits import held_out_outputs  # read only where nothing else is given
+
+        logits, targets = held_out_outputs()
     with opened(
-        logits, targets, row_weight=row_weight, other=compare, axis=axis, ignore_index=ignore_index
-    ) as data:
-        sums = EvaluationAccumulator(data.logits.classes, **settings, **options)
-        return finished(data, sums, wanted)
+        logits, targets, logprobs,
+        row_weight=row_weight, other=compare, axis=axis, ignore_index=ignore_index,
+    ) as data:  # fmt: skip
+        sums = EvaluationAccumulator(
+            None if data.targets is None else data.logits.classes,
+            skip_bad=skip_bad, hardest=hardest, **loss,
+        )  # fmt: skip
+        passes = plan_passes(
+            data, memory, progress, is_scaled=sums.options.is_scaled,
+            outputs=max(grad is not None, 2 * temperature),
+        )  # fmt: skip
+        result = evaluated(passes, sums, grad, losses, temperature=temperature)
+    if bytes is None:
+        return result
+    bits = result.nll * sums.sums.nll.divisor / math.log(2)
+    return replace(result, bytes=bytes, bits_per_byte=bits / bytes)
 
 
-def check_request(
-    logits: Any, targets: Any, logprobs: Any, compare: Any, grad: Any, temperature: bool,
-    softcap: float | None, count: int | None, options: dict[str, Any],
-) -> None:  # fmt: skip
-    """Raises BadOption for arguments that do not go together."""
+def check_request(logits: Any, targets: Any, logprobs: Any, compare: Any, count: Any) -> None:
+    """Raises BadOption for data that do not go together."""
     if logprobs is not None:
         if logits is not None or targets is not None:
             raise BadOption("logprobs stand in place of logits and targets; give one or the other")
-        if grad is not None or temperature:
-            raise BadOption("the gradient and the temperature need logits, not logprobs")
-        unsuitable = [
-            name for name, default in (
-                ("weight", None), ("label_smoothing", 0.0), ("z_loss", 0.0), ("softcap", None),
-                ("logit_scale", 1.0),
-            ) if options[name] is not default and options[name] != default
-        ]  # fmt: skip
-        if unsuitable:
-            raise BadOption(f"{unsuitable[0]} needs logits, not logprobs")
     elif logits is None:
         if targets is not None or compare is not None:
             raise BadOption("targets and compare need logits beside them")
     elif targets is None:
         raise BadOption("logits need targets: class indices or distributions")
-    if temperature and softcap is not None:
-        raise BadOption("the temperature of capped logits is not defined; drop one of the two")
     if count is not None and count < 1:
         raise BadOption(f"bytes must be at least 1, not {count}")
 
 
-class Wanted(NamedTuple):
-    """What is asked for beyond the figures, and within which bounds."""
+def check_logprobs(loss: dict[str, Any], *, has_others: bool) -> None:
+    """Raises BadOption where log-probabilities are not enough for what is asked."""
+    if has_others:
+        raise BadOption("the gradient and the temperature need logits, not logprobs")
+    for name in OF_LOGITS:
+        default = options.DEFAULTS.get(name)
+        if loss[name] is not default and loss[name] != default:
+            raise BadOption(f"{name} needs logits, not logprobs")
 
-    grad: Path | None
-    losses: Path | None
-    temperature: bool
-    bytes: int | None
-    memory: int
-    progress: Progress
 
-
-def finished(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> EvaluationResult:
+def evaluated(
+    passes: Passes, sums: EvaluationAccumulator, grad: Path | None, losses: Path | None, *,
+    temperature: bool,
+) -> EvaluationResult:  # fmt: skip
     """All passes over opened data, and the result."""
-    plan = plan_for(data, sums, wanted)
+    data = passes.data
     try:
-        with reserved(data, wanted.grad, wanted.losses) as outputs:
-            scan(data, plan, sums, wanted.progress)
+        outputs = outputs_of(data, grad, losses)
+        with reserved(outputs) as files:
+            scan(passes, sums)
             result = sums.result()
-            if wanted.temperature:
-                fit = fit_temperature(data, plan, sums, wanted.progress)
-                result = replace(result, temperature=fit)
-            outputs.write(data, plan, sums, wanted.progress)
+            if temperature:
+                result = replace(result, temperature=fit_temperature(passes, sums))
+            write_outputs(passes, sums, outputs, files)
     except BadRow as error:
         raise data.locate(error) from None
-    if wanted.bytes is not None:
-        bits = result.nll * sums.nll.divisor / math.log(2)
-        result = replace(result, bytes=wanted.bytes, bits_per_byte=bits / wanted.bytes)
-    files = {
+    return replace(result, files=names_of_files(data))
+
+
+def scan(passes: Passes, sums: EvaluationAccumulator) -> None:
+    """The pass that finds every figure."""
+    passes.run("evaluating", sums.score, sums.add)
+
+
+def names_of_files(data: Data) -> dict[str, list[str]]:
+    """The files that were read, by what they hold."""
+    return {
         name: table.names
         for name, table in (
             ("logits" if data.targets else "logprobs", data.logits), ("targets", data.targets),
             ("row_weight", data.row_weight), ("compare", data.other),
         ) if table is not None
     }  # fmt: skip
-    return replace(result, files=files)
-
-
-def plan_for(data: Data, sums: EvaluationAccumulator, wanted: Wanted) -> Plan:
-    """Blocks for scoring: what is read, what is computed from it, and the sums."""
-    classes, computed = data.logits.classes, 0
-    for table in (data.logits, data.other):
-        if table is not None:  # made wider, and scaled
-            size = table.dtype.itemsize
-            computed += max(4, size) * ((size < 4) + sums.options.is_scaled)
-    size = max(4, data.logits.dtype.itemsize)
-    computed += size * max(wanted.grad is not None, 2 * wanted.temperature)
-    of_targets = 0
-    if data.targets is not None and data.targets.axis is not None:
-        of_targets = 20 * classes  # their kept rows in float64, and in float32 where bfloat16
-    row_bytes = data.row_bytes + computed * classes + of_targets + 256
-    sum_bytes = 300 * classes + (24 * classes**2 if classes <= 1024 else 16 << 20)
-    return plan_blocks(data, wanted.memory, crossent.get_num_threads(), row_bytes, sum_bytes)
-
-
-def scan(data: Data, plan: Plan, sums: EvaluationAccumulator, progress: Progress) -> None:
-    """The pass that finds every figure."""
-
-    def compute(start: int, stop: int, workspace: Workspace) -> RowScores:
-        return sums.score(data.read(start, stop, workspace), workspace)
-
-    with progress("evaluating", data.logits.rows * data.row_bytes) as advance:
-
-        def consume(scores: RowScores, rows: int) -> None:
-            sums.add(scores, rows)
-            advance(rows * data.row_bytes)
-
-        run_pass(data, plan, compute, consume)

@@ -7,183 +7,175 @@ sound: a bad label in the last row is found before the first byte is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
+from crossent import _arguments as arguments
+from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
-from crossent.evaluation.npy_file import npy_header
-from crossent.evaluation.passes import Plan, Progress, run_pass
-from crossent.evaluation.rows import Workspace, as_float
+from crossent.evaluation.passes import Passes
+from crossent.evaluation.readers.npy import npy_header
+from crossent.evaluation.readers.safetensors import safetensors_header
+from crossent.evaluation.readers.table import Layout, Table, layout_of
+from crossent.evaluation.rows import Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
-from crossent.evaluation.safetensors_file import safetensors_header
-from crossent.evaluation.scorer import Block, read_labels
-from crossent.evaluation.table import layout_of
-
-if TYPE_CHECKING:
-    from crossent.evaluation.accumulator import EvaluationAccumulator
+from crossent.evaluation.scorer import losses_of_rows, read_labels
+from crossent.options import IGNORE_INDEX
 
 Array = NDArray[Any]
 
-GRAD_SUFFIXES, LOSSES_SUFFIXES = (".npy", ".safetensors"), (".npy",)
-IGNORED = -100  # marks the rows that are left out, in labels that are otherwise classes
+SUFFIXES = {"grad": (".npy", ".safetensors"), "losses": (".npy",)}
 
 
-def check_output(name: str, path: Path, suffixes: tuple[str, ...]) -> None:
+def check_outputs(grad: Path | None, losses: Path | None) -> None:
     """Raises BadOption where an output could not be written, before any work is done."""
-    folder = path.parent
-    if path.is_dir():
-        raise BadOption(f"{name} {path}: is a folder; name a file, such as {path / f'{name}.npy'}")
-    if path.suffix not in suffixes:
-        raise BadOption(f"{name} {path}: end its name in {' or '.join(suffixes)}")
-    if path.exists() and not path.is_file():
-        raise BadOption(f"{name} {path}: is not a regular file; name another")
-    if not folder.is_dir():
-        raise BadOption(f"{name} {path}: there is no folder {folder}; make it or name another")
-    if not os.access(folder, os.W_OK):
-        raise BadOption(f"{name} {path}: may not be written; name a file in a folder of yours")
+    for name, path in (("grad", grad), ("losses", losses)):
+        if path is None:
+            continue
+        folder, suffixes = path.parent, SUFFIXES[name]
+        no_access = "may not be written; name a file in a folder of yours"
+        for is_wrong, message in (
+            (path.is_dir(), f"is a folder; name a file, such as {path / f'{name}.npy'}"),
+            (path.suffix not in suffixes, f"end its name in {' or '.join(suffixes)}"),
+            (path.exists() and not path.is_file(), "is not a regular file; name another"),
+            (not folder.is_dir(), f"there is no folder {folder}; make it or name another"),
+            (not os.access(folder, os.W_OK), no_access),
+        ):
+            if is_wrong:
+                raise BadOption(f"{name} {path}: {message}")
+    both = [os.path.realpath(path) for path in (grad, losses) if path is not None]
+    if len(set(both)) < len(both):
+        raise BadOption(f"{grad}: is named for the gradient and the losses; name two")
 
 
-def is_same(one: Path, other: Path) -> bool:
-    """Whether two names, of files that need not be there, are of one file."""
-    return os.path.realpath(one) == os.path.realpath(other)
+class Output(NamedTuple):
+    """A file of a row of classes, or of one number, for each row of the data."""
 
+    path: Path
+    header: bytes
+    layout: Layout
+    dtype: np.dtype[Any]
+    rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array]  # (n, C) or (n,) of a block
 
-class Output:
-    """A file of one number a row (``classes`` None) or a row of classes, of any layout."""
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.header) + self.layout.rows * self.layout.classes * self.dtype.itemsize
 
-    def __init__(self, file: SafeFile, header: bytes, shape: tuple[int, ...], axis: int | None,
-                 dtype: np.dtype[Any]) -> None:  # fmt: skip
-        self.file, self.start, self.dtype = file, len(header), dtype
-        self.layout = layout_of(shape, axis)
-        file.write_at(0, header)
-
-    def write(self, first_row: int, rows: Array) -> None:
-        """Writes rows, (n,) or (n, C), to their places."""
-        size = self.dtype.itemsize
+    def write(self, file: SafeFile, first_row: int, rows: Array) -> None:
+        """Writes the rows of a block to their places."""
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
             some = rows[piece.begin - first_row : piece.end - first_row]
-            if piece.stride == 0:
-                self.file.write_at(self.start + piece.first * size, np.ascontiguousarray(some))
-                continue
-            for k in range(self.layout.classes):
-                place = piece.first + k * piece.stride
-                self.file.write_at(self.start + place * size, np.ascontiguousarray(some[:, k]))
+            for k, column in enumerate(some.T if piece.stride else [some]):
+                place = len(self.header) + (piece.first + k * piece.stride) * self.dtype.itemsize
+                file.write_at(place, np.ascontiguousarray(column, self.dtype))
 
 
-class Outputs:
-    """What is written beside the figures: a gradient, losses, both or neither."""
+def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:
+    """What is to be written: a gradient, losses, both or nothing."""
+    outputs = [] if grad is None else [gradient_output(grad, data.logits)]
+    if losses is not None:
+        outputs.append(losses_output(losses, data.logits))
+    for output in outputs:
+        if output.path.exists():
+            refuse_input(output.path, data)
+    return outputs
 
-    def __init__(self, grad: Output | None, losses: Output | None) -> None:
-        self.grad, self.losses = grad, losses
 
-    def write(
-        self, data: Data, plan: Plan, sums: EvaluationAccumulator, progress: Progress
-    ) -> None:
-        """The pass that computes and writes them, and gives them their names."""
-        files = [output.file for output in (self.grad, self.losses) if output is not None]
-        if not files:
-            return
+def gradient_output(path: Path, logits: Table) -> Output:
+    """The file of a gradient, of the logits' type where the format has it."""
+    dtype, layout = logits.dtype, layout_of(logits.shape, logits.axis)
+    if path.suffix == ".safetensors":
+        type_name = "BF16" if logits.is_bfloat16 else f"F{8 * dtype.itemsize}"
+        size = layout.rows * layout.classes * dtype.itemsize
+        header = safetensors_header("grad", logits.shape, type_name, size)
+        rows_of = bfloat16_gradient_of if logits.is_bfloat16 else gradient_of
+        return Output(path, header, layout, dtype, rows_of)
+    if logits.is_bfloat16:
+        dtype = np.dtype(np.float32)
+    return Output(path, npy_header(logits.shape, dtype), layout, dtype, gradient_of)
 
-        def compute(start: int, stop: int, workspace: Workspace) -> None:
-            block = data.read(start, stop, workspace)
-            if self.losses is not None:
-                losses = losses_of(block, sums, workspace)
-                self.losses.write(start, losses.astype(self.losses.dtype))
-            if self.grad is not None:
-                grad = gradient_of(block, sums, workspace)
-                if data.logits.is_bfloat16 and self.grad.dtype == np.uint16:
-                    grad = bfloat16_bits(grad)
-                self.grad.write(start, grad)
 
-        with progress("writing", data.logits.rows * data.row_bytes) as advance:
-            run_pass(data, plan, compute, lambda _, rows: advance(rows * data.row_bytes))
-        for file in files:
-            file.commit()
+def losses_output(path: Path, logits: Table) -> Output:
+    """The file of the rows' losses."""
+    dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
+    shape = logits.shape if logits.axis is None else arguments.row_shape(logits, logits.axis)
+    return Output(path, npy_header(shape, dtype), layout_of(shape, None), dtype, losses_of)
 
 
 @contextmanager
-def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[Outputs]:
-    """Outputs with their space reserved; what is not written whole leaves nothing."""
-    for path in (grad, losses):
-        if path is not None and path.exists():
-            refuse_input(path, data)
-    logits = data.logits
-    axis = 0 if logits.axis is None else logits.axis
-    row_shape = (
-        logits.shape if logits.axis is None else logits.shape[:axis] + logits.shape[axis + 1 :]
-    )
+def reserved(outputs: list[Output]) -> Iterator[list[SafeFile]]:
+    """Files of the outputs' sizes; what is not written whole leaves nothing."""
     with ExitStack() as files:
-        of_grad = of_losses = None
-        if grad is not None:
-            dtype, name = logits.dtype, {"float64": "F64", "float32": "F32", "float16": "F16"}
-            type_name = "BF16" if logits.is_bfloat16 else name[dtype.name]
-            if logits.is_bfloat16 and grad.suffix == ".npy":
-                dtype = np.dtype(np.float32)
-            size = logits.rows * logits.classes * dtype.itemsize
-            header = npy_header(logits.shape, dtype)
-            if grad.suffix == ".safetensors":
-                header = safetensors_header("grad", logits.shape, type_name, size)
-            file = files.enter_context(SafeFile(grad, len(header) + size))
-            of_grad = Output(file, header, logits.shape, axis, dtype)
-        if losses is not None:
-            dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
-            header = npy_header(row_shape, dtype)
-            file = files.enter_context(SafeFile(losses, len(header) + logits.rows * dtype.itemsize))
-            of_losses = Output(file, header, row_shape, None, dtype)
-        yield Outputs(of_grad, of_losses)
+        yield [files.enter_context(SafeFile(output.path, output.size)) for output in outputs]
+
+
+def write_outputs(
+    passes: Passes, sums: EvaluationAccumulator, outputs: list[Output], files: list[SafeFile]
+) -> None:
+    """The pass that computes and writes the outputs, and gives them their names."""
+    if not outputs:
+        return
+
+    def compute(block: Block, workspace: Workspace) -> None:
+        for output, file in zip(outputs, files, strict=True):
+            output.write(file, block.first_row, output.rows_of(block, sums, workspace))
+
+    for output, file in zip(outputs, files, strict=True):
+        file.write_at(0, output.header)
+    passes.run("writing", compute, lambda _, rows: None)
+    for file in files:
+        file.commit()
 
 
 def refuse_input(path: Path, data: Data) -> None:
     """Raises BadOption where an output is one of the inputs."""
     for table in data.tables:
         for part in table.parts:
-            file = getattr(part.numbers, "file", None)
+            file = part.numbers.file
             if file is not None and os.path.samefile(path, file.path):
                 raise BadOption(f"{path}: is one of the inputs; name another file")
 
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:
     """Targets as the core takes them, rows that are left out marked; and which rows are kept."""
-    labels = read_labels(block, sums.classes or 0, sums.options.ignore_index)
+    labels = read_labels(block, sums.classes or 0, sums.options.others)
     kept = labels.kept & ~labels.bad
     if sums.skip_bad:
-        losses = crossent.cross_entropy(
-            logits, labels.targets, reduction="none", **sums.options.of_rows()
-        )
+        losses = losses_of_rows(logits, labels.targets, sums.options.of_rows())
         kept = kept & ~np.isnan(losses)
-    targets = labels.targets if labels.share is not None else np.where(kept, labels.label, IGNORED)
-    return targets, kept
+    if labels.share is not None:
+        return labels.targets, kept
+    return np.where(kept, labels.label, IGNORE_INDEX), kept
 
 
 def losses_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
     """The loss of every row, 0 where it is left out; row weights do not enter."""
+    logits = as_float(block.logits, workspace, "logits")
     if sums.classes is None:
-        losses = -as_float(block.logits, block.is_bfloat16, workspace, "logits").astype(np.float64)
+        losses = -logits.astype(np.float64)
         kept = np.isfinite(losses) | (losses == np.inf)
         if block.row_weight is not None:
             kept &= block.row_weight != 0
         return np.where(kept, losses, 0.0)
-    logits = as_float(block.logits, block.is_bfloat16, workspace, "logits")
     targets, kept = sound_targets(block, sums, logits)
-    losses = crossent.cross_entropy(logits, targets, reduction="none", **sums.options.of_rows())
-    return np.where(kept, losses, 0)
+    return np.where(kept, losses_of_rows(logits, targets, sums.options.of_rows()), 0)
 
 
 def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
     """The gradient with respect to a block's logits, of their type (float32 for bfloat16)."""
     logits = block.logits
-    if block.is_bfloat16:
-        logits = as_float(logits, True, workspace, "logits")
     targets, kept = sound_targets(block, sums, logits)
     out = workspace.array("residual", logits.shape, logits.dtype)
-    options, divisor = sums.options, sums.options.normalizer or sums.loss.divisor
+    options = sums.options.others
+    divisor = options.normalizer or sums.sums.loss.divisor
     rule: dict[str, Any] = {"reduction": "mean", "normalizer": divisor}
     if options.reduction != "mean":
         rule, divisor = {"reduction": "sum"}, 1.0
@@ -192,10 +184,15 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if divisor == 0:
         out[...] = 0  # nothing counts
         return out
-    _, grad = crossent.cross_entropy_and_grad(logits, targets, out=out, **options.of_rows(), **rule)
+    crossent.cross_entropy_and_grad(logits, targets, out=out, **sums.options.of_rows(), **rule)
     if not kept.all():
-        grad[~kept] = 0  # of distributions, and of rows whose logits are not numbers
-    return grad
+        out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
+    return out
+
+
+def bfloat16_gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
+    """The gradient as the bits of bfloat16."""
+    return bfloat16_bits(gradient_of(block, sums, workspace))
 
 
 def bfloat16_bits(numbers: Array) -> Array:

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
+import crossent
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
-from crossent.evaluation.rows import Workspace
+from crossent.evaluation.rows import Block, Workspace
 
 T = TypeVar("T")
 
@@ -28,84 +29,103 @@ def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]
     yield lambda steps: None
 
 
-class Plan(NamedTuple):
-    """How many threads read blocks of how many rows."""
+class Passes(NamedTuple):
+    """The data, and how many threads read blocks of how many rows of it."""
 
+    data: Data
     threads: int
     rows: int
+    progress: Progress
+
+    def run(
+        self,
+        description: str,
+        compute: Callable[[Block, Workspace], T],
+        consume: Callable[[T, int], None],
+    ) -> None:
+        """Computes blocks of rows, any of them at once, and consumes what came of them in order.
+
+        Args:
+            description: for the progress that is shown.
+            compute: (block, workspace) to a result that does not use the workspace's memory.
+            consume: (result, rows), called in the order of the rows on the calling thread.
+
+        Raises:
+            BadFile: a file was not the same all the while.
+        """
+        data, step = self.data, self.rows
+        spaces: SimpleQueue[Workspace] = SimpleQueue()
+        for _ in range(self.threads):
+            spaces.put(Workspace())
+
+        def task(start: int, stop: int) -> T:
+            workspace = spaces.get()
+            try:
+                return compute(data.read(start, stop, workspace), workspace)
+            finally:
+                spaces.put(workspace)
+
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="crossent-eval")
+        with pool, self.progress(description, data.logits.rows * data.row_bytes) as advance:
+
+            def consume_next() -> None:
+                rows, future = waiting.popleft()
+                consume(future.result(), rows)
+                advance(rows * data.row_bytes)
+
+            try:
+                for start in range(0, data.logits.rows, step):
+                    stop = min(start + step, data.logits.rows)
+                    waiting.append((stop - start, pool.submit(task, start, stop)))
+                    if len(waiting) > 2 * self.threads:
+                        consume_next()
+                while waiting:
+                    consume_next()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        data.check_unchanged()
 
 
-def plan_blocks(data: Data, memory: int, threads: int, row_bytes: int, fixed: int) -> Plan:
-    """A plan that stays within ``memory`` bytes.
+def plan_passes(
+    data: Data, memory: int, progress: Progress, *, is_scaled: bool, outputs: int
+) -> Passes:
+    """Passes that stay within ``memory`` bytes.
 
     Args:
         data: the tables.
         memory: the bytes that there are.
-        threads: the most threads.
-        row_bytes: what a block takes for each row.
-        fixed: what the sums take beyond ``FIXED``.
+        progress: shows how far a pass is.
+        is_scaled: whether the logits are scaled before the softmax.
+        outputs: how many arrays like the logits are computed from a block.
     """
-    room = memory - FIXED - fixed
-    if data_is_sequential(data):
-        threads = 1
-    threads = min(threads, max(1, room // max(1, min(row_bytes * data.logits.rows, BLOCK))))
+    # 1. What a block takes for each row: what is read, and what is computed from it.
+    logits, classes = data.logits, data.logits.classes
+    computed = outputs * max(4, logits.dtype.itemsize)
+    for table in (logits, data.other):
+        if table is not None:  # made wider, and scaled
+            size = table.dtype.itemsize
+            computed += max(4, size) * ((size < 4) + is_scaled)
+    if data.targets is not None and data.targets.axis is not None:
+        computed += 20  # their kept rows in float64, and in float32 where bfloat16
+    row_bytes = data.row_bytes + computed * classes + 256
+    # 2. What the sums take, and what is left for blocks.
+    sum_bytes = 300 * classes + (24 * classes**2 if classes <= 1024 else 16 << 20)
+    room = memory - FIXED - sum_bytes
     if room < row_bytes:
         raise BadOption(
-            f"memory of {megabytes(memory)} is too little: rows of {data.logits.classes:,} classes "
-            f"need {megabytes(FIXED + fixed + row_bytes)}"
+            f"memory of {megabytes(memory)} is too little: rows of {classes:,} classes "
+            f"need {megabytes(FIXED + sum_bytes + row_bytes)}"
         )
+    threads = crossent.get_num_threads()
+    if any(table.is_sequential for table in data.tables):
+        threads = 1  # blocks must be read in order
+    threads = min(threads, max(1, room // max(1, min(row_bytes * logits.rows, BLOCK))))
     rows = min(BLOCK, room // threads) // row_bytes
-    return Plan(threads, max(1, min(rows, data.logits.rows)))
+    return Passes(data, threads, max(1, min(rows, logits.rows)), progress)
 
 
 def megabytes(count: int) -> str:
     """Bytes in the unit of --memory, rounded up."""
     return f"{-(-count // (1 << 20)):,} MiB"
-
-
-def data_is_sequential(data: Data) -> bool:
-    """Whether blocks must be read in order."""
-    return any(table.is_sequential for table in data.tables)
-
-
-def run_pass(
-    data: Data,
-    plan: Plan,
-    compute: Callable[[int, int, Workspace], T],
-    consume: Callable[[T, int], None],
-) -> None:
-    """Computes blocks of rows, any of them at once, and consumes what came of them in order.
-
-    Args:
-        data: what is read; found unchanged at the end.
-        plan: threads and rows of a block.
-        compute: (start, stop, workspace) to a result that does not use the workspace's memory.
-        consume: (result, rows), called in the order of the rows on the calling thread.
-    """
-    spaces: SimpleQueue[Workspace] = SimpleQueue()
-    for _ in range(plan.threads):
-        spaces.put(Workspace())
-
-    def task(start: int, stop: int) -> T:
-        workspace = spaces.get()
-        try:
-            return compute(start, stop, workspace)
-        finally:
-            spaces.put(workspace)
-
-    waiting: deque[tuple[int, Future[T]]] = deque()
-    with ThreadPoolExecutor(plan.threads, thread_name_prefix="crossent-eval") as pool:
-        try:
-            for start in range(0, data.logits.rows, plan.rows):
-                stop = min(start + plan.rows, data.logits.rows)
-                waiting.append((stop - start, pool.submit(task, start, stop)))
-                if len(waiting) > 2 * plan.threads:
-                    rows, future = waiting.popleft()
-                    consume(future.result(), rows)
-            while waiting:
-                rows, future = waiting.popleft()
-                consume(future.result(), rows)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    data.check_unchanged()

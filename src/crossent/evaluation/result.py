@@ -1,4 +1,4 @@
-"""The figures of an evaluation, made from an accumulator's exact sums.
+"""The figures of an evaluation, made from exact sums.
 
 N kept rows, C classes. All losses are in nats.
 """
@@ -6,42 +6,28 @@ N kept rows, C classes. All losses are in nats.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
-from crossent.evaluation.estimates import Estimate, WeightedMean
-from crossent.evaluation.rows import HardRow
-from crossent.evaluation.tallies import CALIBRATION_BINS, RANK_BINS, ConfusedPair
-
-if TYPE_CHECKING:
-    from crossent.evaluation.accumulator import EvaluationAccumulator
+from crossent.evaluation.exact_sum import Estimate, WeightedMean
+from crossent.evaluation.rows import HardRow, LossOptions
+from crossent.evaluation.tallies import (
+    CALIBRATION_BINS,
+    CalibrationBin,
+    ClassSums,
+    ConfusedPair,
+    RankBin,
+    RowSums,
+)
+from crossent.options import Options
 
 TOP_PAIRS = 20
 ENOUGH_ROWS = 10  # of a class, for its mean loss to tell something
 QUANTILES = (0.5, 0.9, 0.99)
-
-
-class CalibrationBin(NamedTuple):
-    """Rows whose predicted class was given a probability from ``low`` to ``high``."""
-
-    low: float
-    high: float
-    weight: float  # rows, or their weight
-    confidence: float  # mean
-    accuracy: float
-
-
-class RankBin(NamedTuple):
-    """Rows whose label was the ``low``-th to ``high``-th most probable class."""
-
-    low: int
-    high: int
-    rows: int
-    loss: float  # mean
 
 
 class Comparison(NamedTuple):
@@ -128,70 +114,67 @@ class EvaluationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the histogram as plain numbers, lists and dicts, for JSON."""
-        document = asdict(self)
+        document: dict[str, Any] = plain(self)
         del document["histogram"]
-        document["hardest"] = [asdict(row) for row in self.hardest]
-        for name in ("comparison", "temperature"):
-            part = getattr(self, name)
-            document[name] = None if part is None else part._asdict()
         if self.classes is not None:
-            document["classes"] = classes_as_dict(self.classes)
+            document["classes"]["calibration_bins"] = CALIBRATION_BINS
         return document
 
 
-def classes_as_dict(classes: Classes) -> dict[str, Any]:
-    """The figures of the classes as plain numbers, lists and dicts."""
-    document = dict(vars(classes))
-    for name in ("calibration", "ranks", "top_pairs"):
-        document[name] = [item._asdict() for item in document[name]]
-    for name in ("rows_of_class", "loss_of_class", "accuracy_of_class"):
-        document[name] = document[name].tolist()
-    document["calibration_bins"] = CALIBRATION_BINS
-    if classes.confusion is not None:
-        document["confusion"] = classes.confusion.tolist()
-    return document
+def plain(value: Any) -> Any:
+    """A result, or a part of one, as plain numbers, lists and dicts."""
+    if is_dataclass(value):
+        value = {part.name: getattr(value, part.name) for part in fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def build_result(sums: EvaluationAccumulator) -> EvaluationResult:
+def build_result(
+    sums: RowSums, options: LossOptions, hardest: list[HardRow], first_bad_row: int | None,
+    warnings: tuple[str, ...],
+) -> EvaluationResult:  # fmt: skip
     """The figures of what an accumulator has added so far."""
-    loss = reduced_loss(sums)
-    nll = sums.nll.estimate()
+    loss = reduced_loss(sums.loss, options.others)
+    nll, (median, p90, p99) = sums.nll.estimate(), sums.histogram.quantiles(QUANTILES)
     return EvaluationResult(
         rows=sums.nll.rows,
         ignored=sums.ignored,
         bad_labels=sums.bad_labels,
         bad_logits=sums.bad_logits,
-        first_bad_row=sums.first_bad_row,
+        first_bad_row=first_bad_row,
         loss=loss.value,
         loss_standard_error=loss.standard_error,
         loss_sum=sums.loss.total,
-        divisor=sums.options.normalizer or sums.loss.divisor,
+        divisor=options.others.normalizer or sums.loss.divisor,
         nll=nll.value,
         nll_standard_error=nll.standard_error,
         perplexity=exponential(nll.value),
         bits=nll.value / math.log(2),
         infinite_rows=sums.nll.infinities,
-        quantiles=dict(
-            zip(("median", "p90", "p99"), sums.histogram.quantiles(QUANTILES), strict=True)
-        ),
-        hardest=list(sums.hardest),
-        options=sums.options.as_dict(),
-        classes=None if sums.classes is None else class_figures(sums, sums.classes),
+        quantiles={"median": median, "p90": p90, "p99": p99},
+        hardest=hardest,
+        options=options.as_dict(),
+        classes=None if sums.of_classes is None else class_figures(sums.of_classes),
         comparison=comparison(sums),
-        warnings=warnings_of(sums),
+        warnings=warnings,
         histogram=sums.histogram.edges_and_counts(),
     )
 
 
-def reduced_loss(sums: EvaluationAccumulator) -> Estimate:
+def reduced_loss(of: WeightedMean, options: Options) -> Estimate:
     """The loss as ``reduction``, ``normalizer`` and ``when_empty`` say, with its standard error."""
-    options, mean = sums.options, sums.loss.estimate()
+    mean = of.estimate()
     if options.reduction == "sum":
-        return Estimate(sums.loss.total, mean.standard_error * sums.loss.divisor)
+        return Estimate(of.total, mean.standard_error * of.divisor)
     if options.normalizer is not None:
-        scale = sums.loss.divisor / options.normalizer
-        return Estimate(sums.loss.total / options.normalizer, mean.standard_error * scale)
-    if sums.loss.divisor == 0:
+        scale = of.divisor / options.normalizer
+        return Estimate(of.total / options.normalizer, mean.standard_error * scale)
+    if of.divisor == 0:
         if options.when_empty == "raise":
             arguments.raise_empty()
         return Estimate(0.0 if options.when_empty == "zero" else math.nan, math.nan)
@@ -206,40 +189,33 @@ def exponential(power: float) -> float:
         return math.inf
 
 
-def class_figures(sums: EvaluationAccumulator, classes: int) -> Classes:
+def class_figures(sums: ClassSums) -> Classes:
     """The figures that need answers and labels."""
-    weight = sums.class_rows.weight()
-    share = weight if sums.target_sums is None else sums.target_sums.values()
+    weight = sums.rows.weight()
     with np.errstate(invalid="ignore", divide="ignore"):
-        loss_of_class = sums.class_nll.values() / weight
-        accuracy_of_class = sums.class_correct.weight() / weight
+        loss_of_class = sums.nll.values() / weight
+        accuracy_of_class = sums.right.weight() / weight
     accuracy, brier = sums.correct.estimate(), sums.brier.estimate()
-    bins, confidence, calibration_error = calibration_figures(sums)
     return Classes(
-        count=classes,
-        uniform_loss=math.log(classes),
-        prior_loss=entropy(share),
+        count=len(weight),
+        uniform_loss=math.log(len(weight)),
+        prior_loss=entropy(weight if sums.target_sums is None else sums.target_sums.values()),
         accuracy=accuracy.value,
         accuracy_standard_error=accuracy.standard_error,
-        top5=mean(sums.in_top),
+        top5=sums.in_top.estimate().value,
         brier=brier.value,
         brier_standard_error=brier.standard_error,
-        confidence=confidence,
-        calibration_error=calibration_error,
-        calibration=bins,
-        rows_of_class=sums.class_rows.rows.copy(),
+        confidence=sums.calibration.mean_confidence(),
+        calibration_error=sums.calibration.error(),
+        calibration=sums.calibration.bins(),
+        rows_of_class=sums.rows.rows.copy(),
         loss_of_class=loss_of_class,
         accuracy_of_class=accuracy_of_class,
-        ranks=rank_figures(sums),
+        ranks=sums.ranks.bins(),
         confusion=sums.confusion.counts(),
         top_pairs=sums.confusion.top_pairs(TOP_PAIRS),
         top_pairs_are_exact=sums.confusion.exact,
     )
-
-
-def mean(of: WeightedMean) -> float:
-    """The mean alone."""
-    return of.estimate().value
 
 
 def entropy(share: NDArray[np.float64]) -> float:
@@ -250,58 +226,14 @@ def entropy(share: NDArray[np.float64]) -> float:
     return abs(math.fsum(-q * math.log(q) for q in (share[share > 0] / total).tolist()))
 
 
-def calibration_figures(sums: EvaluationAccumulator) -> tuple[list[CalibrationBin], float, float]:
-    """The reliability diagram's bins that hold rows, mean confidence, and calibration error."""
-    weight = sums.calibration.counts.weight()
-    correct, confidence = sums.calibration.correct.weight(), sums.calibration.confidence.values()
-    bins = [
-        CalibrationBin(
-            k / CALIBRATION_BINS, (k + 1) / CALIBRATION_BINS, float(weight[k]),
-            float(confidence[k] / weight[k]), float(correct[k] / weight[k]),
-        )
-        for k in range(CALIBRATION_BINS) if weight[k] > 0
-    ]  # fmt: skip
-    total = math.fsum(weight)
-    if not total:
-        return bins, math.nan, math.nan
-    return bins, math.fsum(confidence) / total, math.fsum(abs(confidence - correct)) / total
-
-
-def rank_figures(sums: EvaluationAccumulator) -> list[RankBin]:
-    """Rows and loss by rank, bins 1, 2, 3-4, 5-8, ... that hold rows."""
-    counts, loss = sums.rank_losses.counts, sums.rank_losses.loss.values()
-    return [
-        RankBin((1 << (k - 1)) + 1 if k else 1, 1 << k, int(counts[k]), float(loss[k] / counts[k]))
-        for k in range(RANK_BINS) if counts[k]
-    ]  # fmt: skip
-
-
-def comparison(sums: EvaluationAccumulator) -> Comparison | None:
+def comparison(sums: RowSums) -> Comparison | None:
     """The paired difference, where there is another model."""
     if not sums.difference.rows:
         return None
     difference = sums.difference.estimate()
-    wrong, right = sums.agreement.tolist()
+    (both_wrong, only_other_right), (only_this_right, both_right) = sums.agreement.tolist()
     return Comparison(
         difference.value, difference.standard_error,
         sums.loss.estimate().value - difference.value,
-        both_right=right[1], only_this_right=right[0],
-        only_other_right=wrong[1], both_wrong=wrong[0],
+        both_right, only_this_right, only_other_right, both_wrong,
     )  # fmt: skip
-
-
-def warnings_of(sums: EvaluationAccumulator) -> tuple[str, ...]:
-    """What the data look like, where that is not what they were given as."""
-    if sums.classes is None or sums.classes < 2 or sums.nll.rows < 5:
-        return ()
-    if sums.like_probs:
-        return (
-            "these look like probabilities, not logits: every row is >= 0 and sums to 1, and their "
-            "softmax means nothing. Evaluate their logarithm",
-        )
-    if sums.like_logprobs:
-        return (
-            "these look like log-probabilities, not logits: exp of every row sums to 1. The loss "
-            "is right all the same, since their softmax is those probabilities",
-        )
-    return ()

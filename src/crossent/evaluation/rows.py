@@ -1,4 +1,4 @@
-"""What an evaluation learns of each row, from one block of logits.
+"""Blocks of rows, the loss that is measured of them, and what is found in each row.
 
 N rows of the block, C classes. A row's figures depend on that row and the options alone: the same
 bits in any block, on any thread.
@@ -7,19 +7,70 @@ bits in any block, on any thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from crossent import options
 from crossent.evaluation.exact_sum import ExactSum
-from crossent.evaluation.options import LossOptions
+from crossent.options import Options
 
 Array = NDArray[Any]
 
 PIECE = 1024  # products that are summed in the logits' own precision
+
+
+class LossOptions(NamedTuple):
+    """The options of ``crossent.cross_entropy``, with the same names, meanings and defaults."""
+
+    weight: NDArray[Any] | None
+    others: Options
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss is -log p of the target and nothing else."""
+        return self.weight is None and self.others.label_smoothing == 0 and self.others.z_loss == 0
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the logits are changed before the softmax."""
+        return self.others.softcap is not None or self.others.logit_scale != 1
+
+    def scaling(self) -> dict[str, Any]:
+        """The arguments that change the logits."""
+        return {"softcap": self.others.softcap, "logit_scale": self.others.logit_scale}
+
+    def of_rows(self) -> dict[str, Any]:
+        """The arguments that give each row's loss."""
+        smoothing, z_loss = self.others.label_smoothing, self.others.z_loss
+        return {
+            **self.scaling(),
+            "weight": self.weight, "label_smoothing": smoothing, "z_loss": z_loss,
+        }  # fmt: skip
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options by name, for JSON and reports."""
+        weight = None if self.weight is None else self.weight.astype(np.float64).tolist()
+        return {"weight": weight, **self.others._asdict()}
+
+
+def loss_options(*, weight: ArrayLike | None = None, **others: Any) -> LossOptions:
+    """The options of the loss from arguments that were given by name."""
+    checked = options.checked(Options(**others)._asdict())
+    return LossOptions(None if weight is None else np.asarray(weight), checked)
+
+
+class Block(NamedTuple):
+    """Some rows of the data; what was bfloat16 is float32, everything else of the type it had."""
+
+    first_row: int
+    logits: Array  # (N, C), or (N,) log-probabilities of the truth
+    type_name: str  # that the logits had
+    targets: Array | None  # (N,) class indices or (N, C) distributions
+    row_weight: Array | None = None  # (N,)
+    other: Array | None = None  # another model's logits, (N, C)
 
 
 @dataclass(frozen=True)
@@ -39,58 +90,32 @@ class HardRow:
 
 
 @dataclass
-class Answers:
-    """What a model answered: arrays of one value a row."""
-
-    label: Array
-    predicted: Array
-    rank: Array  # of the label: 1 is the most probable class
-    confidence: Array  # the probability of the predicted class
-    brier: Array  # |p - y|^2
-    other_correct: Array | None = None  # whether the other model was right
-
-
-@dataclass
 class RowScores:
-    """The kept rows of a block: arrays of one value a row; and what it says of the whole block."""
+    """What is found in the kept rows of a block, one value a row; and what it says of the block.
 
-    nll: Array  # -log p of the truth
-    loss: Array  # with every option; the same array as nll where there are none
-    divisor: Array | None = None  # what the row adds to the divisor of the mean; None: 1
-    row_weight: Array | None = None
-    difference: Array | None = None  # loss less the other model's
-    answers: Answers | None = None  # None where only log-probabilities are known
-    # of the whole block
-    ignored: int = 0
-    bad_labels: int = 0
-    bad_logits: int = 0
-    first_bad_row: int | None = None
-    target_sums: ExactSum | None = None  # of distributions, class by class
-    like_logprobs: bool = True  # no row says otherwise
-    like_probs: bool = True
+    ``of_rows`` holds, each where there is such:
+
+        nll            -log p of the truth
+        loss           with every option, where these make it another number than nll
+        divisor        what the row adds to the divisor of the mean, where that is not 1
+        row_weight
+        difference     loss less the other model's
+        label, predicted
+        rank           of the label: 1 is the most probable class
+        confidence     the probability of the predicted class
+        brier          |p - y|^2
+        other_correct  whether the other model was right
+    """
+
+    of_rows: dict[str, Array]
+    ignored: int
+    bad_labels: int
+    bad_logits: int
+    first_bad_row: int | None
     hardest: list[HardRow] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.nll)
-
-    def keep(self, rows: Array) -> None:
-        """Drops all rows but these (bool, one a row)."""
-        if rows.all():
-            return
-        alike = self.loss is self.nll
-        for part, names in self._parts():
-            for name in names:
-                array = getattr(part, name)
-                setattr(part, name, None if array is None else array[rows])
-        if alike:
-            self.loss = self.nll
-
-    def _parts(self) -> list[tuple[Any, tuple[str, ...]]]:
-        return [(self, ROW_ARRAYS), *([(self.answers, ANSWER_ARRAYS)] if self.answers else [])]
-
-
-ANSWER_ARRAYS = tuple(one.name for one in fields(Answers))
-ROW_ARRAYS = ("nll", "loss", "divisor", "row_weight", "difference")
+    target_sums: ExactSum | None = None  # of distributions, class by class
+    like_logprobs: bool = False  # every row could be
+    like_probs: bool = False
 
 
 class Workspace:
@@ -110,16 +135,18 @@ class Workspace:
         return array
 
 
-def as_float(logits: Array, is_bfloat16: bool, workspace: Workspace, name: str) -> Array:
+def widened(words: Array, wide: Array) -> Array:
+    """bfloat16, given as its bits, as float32 in the memory of ``wide`` (uint32)."""
+    np.copyto(wide, words)
+    np.left_shift(wide, 16, out=wide)
+    return wide.view(np.float32)
+
+
+def as_float(logits: Array, workspace: Workspace, name: str) -> Array:
     """Contiguous float32 or float64 of this machine's byte order, as the core's bare loops take it.
 
-    Half types become float32, which holds them exactly; bfloat16 may come as its bits in uint16.
+    float16 becomes float32, which holds it exactly.
     """
-    if is_bfloat16:
-        wide = workspace.array(f"wide {name}", logits.shape, np.uint32)
-        np.copyto(wide, logits.view(np.dtype(np.uint16).newbyteorder(logits.dtype.byteorder)))
-        np.left_shift(wide, 16, out=wide)
-        return wide.view(np.float32)
     if logits.dtype.type is np.float16:
         wide = workspace.array(f"wide {name}", logits.shape, np.float32)
         np.copyto(wide, logits)
@@ -127,14 +154,16 @@ def as_float(logits: Array, is_bfloat16: bool, workspace: Workspace, name: str) 
     return np.require(logits, logits.dtype.newbyteorder("="), ["C", "ALIGNED"])
 
 
-def scaled(logits: Array, options: LossOptions, workspace: Workspace, name: str) -> Array:
+def scaled(logits: Array, loss: LossOptions, workspace: Workspace, name: str) -> Array:
     """u = softcap tanh(logit_scale a / softcap), for all but the loss itself."""
+    if not loss.is_scaled:
+        return logits
     u = workspace.array(f"u {name}", logits.shape, logits.dtype)
-    np.multiply(logits, options.logit_scale, out=u)
-    if options.softcap is not None:
-        np.divide(u, options.softcap, out=u)
+    np.multiply(logits, loss.others.logit_scale, out=u)
+    if loss.others.softcap is not None:
+        np.divide(u, loss.others.softcap, out=u)
         np.tanh(u, out=u)
-        np.multiply(u, options.softcap, out=u)
+        np.multiply(u, loss.others.softcap, out=u)
     return u
 
 
@@ -156,48 +185,16 @@ def row_dots(a: Array, b: Array) -> Array:
     return total
 
 
-def hardest_rows(nll: Array, kept: Array, floor: float, most: int) -> Array:
-    """Which kept rows have the largest losses, none below ``floor``; of equals the earlier row."""
-    rows = np.flatnonzero(kept & (nll >= floor))
-    if len(rows) > most:
-        rows = rows[np.lexsort((rows, -nll[rows]))[:most]]
-    return rows
-
-
 def largest(values: Array, most: int) -> list[int]:
     """The places of the largest values, largest first; of equals the first."""
     rest = values.copy()
     places = []
     for _ in range(min(most, len(rest))):
-        place = int(np.argmax(rest))
-        places.append(place)
-        rest[place] = -np.inf
+        places.append(int(np.argmax(rest)))
+        rest[places[-1]] = -np.inf
     return places
-
-
-def joined(parts: list[RowScores]) -> RowScores:
-    """The rows of several blocks as one."""
-    answers = None
-    if parts[0].answers is not None:
-        answers = Answers(**joined_arrays([part.answers for part in parts], ANSWER_ARRAYS))
-    arrays = joined_arrays(parts, ROW_ARRAYS)
-    return RowScores(**arrays, answers=answers)
-
-
-def joined_arrays(parts: Sequence[object], names: tuple[str, ...]) -> dict[str, Any]:
-    """Arrays by name, each put together from all parts; None where the parts have none."""
-    arrays = {name: [getattr(part, name) for part in parts] for name in names}
-    return {
-        name: None if of_parts[0] is None else np.concatenate(of_parts)
-        for name, of_parts in arrays.items()
-    }
 
 
 def weighted(values: Array, row_weight: Array | None) -> Array:
     """values * row_weight; None stands for ones."""
-    return values if row_weight is None else as_float64(values) * row_weight
-
-
-def as_float64(array: Array) -> Array:
-    """The array as the sums take it."""
-    return array.astype(np.float64)
+    return values if row_weight is None else values.astype(np.float64) * row_weight

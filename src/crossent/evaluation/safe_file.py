@@ -5,17 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from crossent.commands.terminal import FULL
 from crossent.evaluation.errors import BadFile
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_KNOWN_HERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR, errno.ENOTSUP)
 
 
-class SafeFile:
+@contextmanager
+def where_known() -> Iterator[None]:
+    """Goes on where the system or the disk does not know what is asked of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_KNOWN_HERE:
+            raise
+
+
+class SafeFile(AbstractContextManager["SafeFile"]):
     """A new file of a fixed size beside its target, which it replaces at the end.
 
     The bytes go to a file without a name where the system has such (Linux): of a process that is
@@ -30,47 +41,39 @@ class SafeFile:
     def __init__(self, target: Path, size: int) -> None:
         self.target, self.size = Path(os.path.realpath(target)), size
         self.hidden = self.target.with_name(f".{self.target.name}.{secrets.token_hex(6)}.part")
-        self.is_named = False
+        self.is_named, self._handle = False, -1
         try:
-            self._handle = self._create()
-            self._reserve()
-        except OSError as error:
+            with self._explaining():
+                self._create()
+                self._reserve()
+        except BadFile:
             self.close()
-            raise self._explained(error) from None
-
-    def _create(self) -> int:
-        self._handle = -1
-        if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
-            try:
-                return os.open(self.target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
-            except OSError as error:
-                if error.errno not in NOT_KNOWN_HERE:
-                    raise
-        handle = os.open(self.hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        self.is_named = True
-        return handle
+            raise
 
     def _reserve(self) -> None:
         if self.size and hasattr(os, "posix_fallocate"):
-            try:
+            with where_known():
                 os.posix_fallocate(self._handle, 0, self.size)
-            except OSError as error:
-                if error.errno not in NOT_KNOWN_HERE:
-                    raise
+
+    def _create(self) -> None:
+        if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
+            with where_known():
+                self._handle = os.open(self.target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+                return
+        self._handle = os.open(self.hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        self.is_named = True
 
     def write_at(self, offset: int, data: Any) -> None:
         """Writes all the bytes of a buffer at a position."""
         view = memoryview(data).cast("B")
-        try:
+        with self._explaining():
             while view:
                 count = os.pwrite(self._handle, view, offset)
                 view, offset = view[count:], offset + count
-        except OSError as error:
-            raise self._explained(error) from None
 
     def commit(self) -> None:
         """Makes the file the target: synced, then renamed."""
-        try:
+        with self._explaining():
             if self.target.exists():
                 os.fchmod(self._handle, self.target.stat().st_mode & 0o777)
             os.fsync(self._handle)
@@ -82,20 +85,21 @@ class SafeFile:
                 self.is_named = True
             os.replace(self.hidden, self.target)
             self.is_named = False
-            sync_folder(self.target.parent)
-        except OSError as error:
-            raise self._explained(error) from None
+        sync_folder(self.target.parent)
 
-    def _explained(self, error: OSError) -> BadFile:
-        if error.errno in FULL:
-            return BadFile(
-                f"{self.target}: no room for {self.size:,} bytes ({error.strerror}); free some, or "
-                "name a place on another disk. Nothing was changed"
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Errors of the system as BadFile."""
+        try:
+            yield
+        except OSError as error:
+            reason = (
+                f"no room for {self.size:,} bytes ({error.strerror}); free some, or name a place "
+                "on another disk"
             )
-        return BadFile(
-            f"{self.target}: cannot be written: {error.strerror}; name a file in a folder of "
-            "yours. Nothing was changed"
-        )
+            if error.errno not in FULL:
+                reason = f"cannot be written: {error.strerror}; name a file in a folder of yours"
+            raise BadFile(f"{self.target}: {reason}. Nothing was changed") from None
 
     def close(self) -> None:
         """Drops the file unless it was committed."""
@@ -106,25 +110,15 @@ class SafeFile:
             self.hidden.unlink(missing_ok=True)
             self.is_named = False
 
-    def __enter__(self) -> SafeFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
 def sync_folder(folder: Path) -> None:
     """Makes a rename in a folder last through a loss of power, where the system can."""
-    try:
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,26 +1,31 @@
-"""Counts that an evaluation keeps: whole numbers, so order and splits cannot show in them.
+"""What an evaluation adds up over rows: exact sums and whole numbers.
 
-C classes. Every tally has ``add`` and ``merge``; its memory does not grow with the rows.
+No order and no split into blocks or parts can show in them.
+
+C classes. The memory of a tally does not grow with the rows.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from crossent.evaluation.calibration import bin_of_confidence
-from crossent.evaluation.exact_sum import ExactSum
+from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
+from crossent.evaluation.rows import RowScores, weighted
 
 Array = NDArray[Any]
+Rows = dict[str, Array]  # as in RowScores
 
 CALIBRATION_BINS = 15
+TOP = 5  # classes among which the truth is looked for
 RANK_BINS = 34  # rank 1, 2, 3-4, 5-8, ... up to 2^32
 MOST_DENSE_CLASSES = 1024  # above that, confusion is counted in a sketch
 
 
-class WeightedCounts:
+class WeightedCounts(Sums):
     """How many rows, or how much row weight, fell to each of G groups."""
 
     def __init__(self, groups: int) -> None:
@@ -35,42 +40,91 @@ class WeightedCounts:
                 self._weight = ExactSum(len(self.rows))
             self._weight.add(row_weight, group_of)
 
-    def merge(self, other: WeightedCounts) -> None:
-        """Adds the other's rows."""
-        self.rows += other.rows
-        if other._weight is not None:
-            if self._weight is None:
-                self._weight = ExactSum(len(self.rows))
-            self._weight.merge(other._weight)
-
     def weight(self) -> NDArray[np.float64]:
         """(G,), the weight in each group: the number of rows where none was weighted."""
         return self.rows.astype(np.float64) if self._weight is None else self._weight.values()
 
 
-class Calibration:
-    """Rows, confidence and right answers in ``CALIBRATION_BINS`` bins of equal width."""
+class CalibrationBin(NamedTuple):
+    """Rows whose predicted class was given a probability from ``low`` to ``high``."""
 
-    def __init__(self) -> None:
-        self.counts = WeightedCounts(CALIBRATION_BINS)
-        self.correct = WeightedCounts(CALIBRATION_BINS)
-        self.confidence = ExactSum(CALIBRATION_BINS)
+    low: float
+    high: float
+    weight: float  # rows, or their weight
+    confidence: float  # mean
+    accuracy: float
 
-    def add(self, confidence: Array, correct: Array, row_weight: Array | None) -> None:
-        """Adds rows by the probability of the predicted class."""
-        bins = bin_of_confidence(confidence, CALIBRATION_BINS)
+
+class Calibration(Sums):
+    """Rows, confidence and right answers in bins of equal width."""
+
+    def __init__(self, bins: int = CALIBRATION_BINS) -> None:
+        self.counts, self.correct = WeightedCounts(bins), WeightedCounts(bins)
+        self.confidence = ExactSum(bins)
+
+    def add(self, confidence: Array, correct: Array, row_weight: Array | None = None) -> None:
+        """Adds rows by the probability of the predicted class, from 0 to 1."""
+        count = self.confidence.groups
+        bins = np.minimum((confidence * count).astype(np.intp), count - 1)
         self.counts.add(bins, row_weight)
         self.correct.add(bins[correct], None if row_weight is None else row_weight[correct])
         self.confidence.add(confidence if row_weight is None else confidence * row_weight, bins)
 
-    def merge(self, other: Calibration) -> None:
-        """Adds the other's rows."""
-        self.counts.merge(other.counts)
-        self.correct.merge(other.correct)
-        self.confidence.merge(other.confidence)
+    def bins(self) -> list[CalibrationBin]:
+        """The bins that hold rows."""
+        weight, count = self.counts.weight(), self.confidence.groups
+        correct, confidence = self.correct.weight(), self.confidence.values()
+        return [
+            CalibrationBin(
+                k / count, (k + 1) / count, float(weight[k]),
+                float(confidence[k] / weight[k]), float(correct[k] / weight[k]),
+            )
+            for k in range(count) if weight[k] > 0
+        ]  # fmt: skip
+
+    def mean_confidence(self) -> float:
+        """How sure the answers are; nan where there is none."""
+        return self._mean(self.confidence.values())
+
+    def error(self) -> float:
+        """The mean gap between confidence and accuracy; see ``calibration_error``."""
+        # The counts cancel: n_b |mean confidence - share right| = |sum of (confidence - right)|.
+        return self._mean(abs(self.confidence.values() - self.correct.weight()))
+
+    def _mean(self, of_bins: NDArray[np.float64]) -> float:
+        total = math.fsum(self.counts.weight())
+        return math.fsum(of_bins) / total if total else math.nan
 
 
-class LossHistogram:
+def calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = CALIBRATION_BINS
+) -> float:
+    """The expected calibration error: the mean gap between confidence and accuracy.
+
+        ECE = sum_b (n_b / N) |mean confidence in bin b - share of right answers in bin b|
+
+    over ``bins`` bins of equal width; 0 is perfect. Source: Guo, Pleiss, Sun, Weinberger,
+    "On Calibration of Modern Neural Networks" (2017), equation 3.
+
+    Args:
+        confidence: (N,), the probability that was given to each predicted class.
+        correct: (N,), whether that class was the right one.
+        bins: the number of bins.
+
+    Returns:
+        A number from 0 to 1; nan when there are no rows.
+
+    Example: three answers given at 0.9 of which two were right.
+
+    >>> round(calibration_error([0.9, 0.9, 0.9], [True, True, False]), 3)
+    0.233
+    """
+    rows = Calibration(bins)
+    rows.add(np.asarray(confidence, np.float64), np.asarray(correct, np.bool_))
+    return rows.error()
+
+
+class LossHistogram(Sums):
     """Rows by loss, in bins of which 32 make a doubling: the leading bits of a float32.
 
     So a bin is about 2 % wide anywhere from 1e-45 to 1e38, and quantiles are right to that.
@@ -86,10 +140,6 @@ class LossHistogram:
         with np.errstate(over="ignore"):
             bits = (loss + 0.0).astype(np.float32).view(np.uint32)  # + 0.0: -0 becomes 0
         self.counts += np.bincount(bits >> (32 - self.BITS), minlength=len(self.counts))
-
-    def merge(self, other: LossHistogram) -> None:
-        """Adds the other's rows."""
-        self.counts += other.counts
 
     def edges_and_counts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], Array]:
         """Lower edges, upper edges and counts of the bins that hold rows, by rising loss."""
@@ -114,7 +164,16 @@ class LossHistogram:
         return [float(middle[min(place, len(middle) - 1)]) for place in places]
 
 
-class RankLosses:
+class RankBin(NamedTuple):
+    """Rows whose label was the ``low``-th to ``high``-th most probable class."""
+
+    low: int
+    high: int
+    rows: int
+    loss: float  # mean
+
+
+class RankLosses(Sums):
     """Rows and their loss by the rank of the true class: 1, 2, 3-4, 5-8, ..."""
 
     def __init__(self) -> None:
@@ -127,10 +186,13 @@ class RankLosses:
         self.counts += np.bincount(bins, minlength=RANK_BINS)
         self.loss.add(loss, bins)
 
-    def merge(self, other: RankLosses) -> None:
-        """Adds the other's rows."""
-        self.counts += other.counts
-        self.loss.merge(other.loss)
+    def bins(self) -> list[RankBin]:
+        """The bins that hold rows."""
+        counts, loss = self.counts, self.loss.values()
+        return [
+            RankBin((1 << k) // 2 + 1, 1 << k, int(counts[k]), float(loss[k] / counts[k]))
+            for k in np.flatnonzero(counts).tolist()
+        ]
 
 
 class ConfusedPair(NamedTuple):
@@ -141,7 +203,7 @@ class ConfusedPair(NamedTuple):
     times: int
 
 
-class Confusion:
+class Confusion(Sums):
     """Counts of label by answer: exact up to 1,024 classes."""
 
     exact = True
@@ -154,10 +216,6 @@ class Confusion:
         classes = len(self.matrix)
         cells = np.bincount(label * classes + predicted, minlength=classes * classes)
         self.matrix += cells.reshape(classes, classes)
-
-    def merge(self, other: Confusion) -> None:
-        """Adds the other's rows."""
-        self.matrix += other.matrix
 
     def counts(self) -> NDArray[np.int64] | None:
         """(C, C) rows by label and answer."""
@@ -175,7 +233,7 @@ class Confusion:
         ]
 
 
-class ConfusionSketch:
+class ConfusionSketch(Sums):
     """The most frequent mistakes among many classes, in memory that does not grow.
 
     A count-min sketch: each pair adds 1 to one cell of each of DEPTH rows, and the smallest of its
@@ -190,7 +248,6 @@ class ConfusionSketch:
     MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
         self.cells = np.zeros((self.DEPTH, 1 << self.WIDTH_BITS), np.int64)
         self.labels = np.zeros(classes, np.int64)
         self.answers = np.zeros(classes, np.int64)
@@ -199,22 +256,16 @@ class ConfusionSketch:
         """Adds rows; right answers are left out."""
         wrong = label != predicted
         label, predicted = label[wrong], predicted[wrong]
-        self.labels += np.bincount(label, minlength=self.classes)
-        self.answers += np.bincount(predicted, minlength=self.classes)
+        self.labels += np.bincount(label, minlength=len(self.labels))
+        self.answers += np.bincount(predicted, minlength=len(self.labels))
         for cells, places in zip(self.cells, self._places(label, predicted), strict=True):
             cells += np.bincount(places, minlength=len(cells))
 
     def _places(self, label: Array, predicted: Array) -> list[Array]:
-        pair = (label * self.classes + predicted).astype(np.uint64)
+        pair = (label * len(self.labels) + predicted).astype(np.uint64)
         pair = pair ^ (pair >> np.uint64(29))
         shift = np.uint64(64 - self.WIDTH_BITS)
         return [((pair * np.uint64(m)) >> shift).astype(np.intp) for m in self.MULTIPLIERS]
-
-    def merge(self, other: ConfusionSketch) -> None:
-        """Adds the other's rows."""
-        self.cells += other.cells
-        self.labels += other.labels
-        self.answers += other.answers
 
     def counts(self) -> NDArray[np.int64] | None:
         """None: a sketch does not hold them."""
@@ -239,3 +290,81 @@ class ConfusionSketch:
         return [
             ConfusedPair(int(label[i]), int(answer[i]), int(counts[i])) for i in order if counts[i]
         ]
+
+
+class RowSums(Sums):
+    """Sums over rows. ``of_classes`` is None where only log-probabilities are known."""
+
+    def __init__(self, classes: int | None, *, is_plain: bool) -> None:
+        self.ignored = self.bad_labels = self.bad_logits = 0
+        self.loss = WeightedMean()
+        self.nll_beside_loss = None if is_plain else WeightedMean()
+        self.difference = WeightedMean()
+        self.agreement = np.zeros((2, 2), np.int64)  # [this model right, the other right]
+        self.histogram = LossHistogram()
+        self.of_classes = None if classes is None else ClassSums(classes)
+
+    @property
+    def nll(self) -> WeightedMean:
+        """-log p of the truth, which is the loss where no option changes it."""
+        return self.loss if self.nll_beside_loss is None else self.nll_beside_loss
+
+    def count(self, scores: RowScores) -> None:
+        """Adds what a block says beside its rows' figures."""
+        self.ignored += scores.ignored
+        self.bad_labels += scores.bad_labels
+        self.bad_logits += scores.bad_logits
+        if self.of_classes is not None and scores.target_sums is not None:
+            self.of_classes.add_targets(scores.target_sums)
+
+    def add(self, rows: Rows) -> None:
+        """Adds the figures of rows."""
+        nll, weight = rows["nll"], rows.get("row_weight")
+        divisor = weighted(rows["divisor"], weight) if "divisor" in rows else weight
+        self.loss.add(weighted(rows.get("loss", nll), weight), divisor)
+        if self.nll_beside_loss is not None:
+            self.nll_beside_loss.add(weighted(nll, weight), weight)
+        self.histogram.add(nll)
+        if "difference" in rows:
+            self.difference.add(weighted(rows["difference"], weight), divisor)
+        if "other_correct" in rows:
+            cell = 2 * (rows["predicted"] == rows["label"]) + rows["other_correct"]
+            self.agreement += np.bincount(cell, minlength=4).reshape(2, 2)
+        if self.of_classes is not None:
+            self.of_classes.add(rows)
+
+
+class ClassSums(Sums):
+    """Sums over rows that have labels and answers."""
+
+    def __init__(self, classes: int) -> None:
+        self.correct, self.in_top = WeightedMean(), WeightedMean()
+        self.brier = WeightedMean()
+        self.calibration = Calibration()
+        self.rows, self.right = WeightedCounts(classes), WeightedCounts(classes)
+        self.nll = ExactSum(classes)
+        self.target_sums: ExactSum | None = None  # of distributions
+        self.ranks = RankLosses()
+        self.confusion: Confusion | ConfusionSketch = ConfusionSketch(classes)
+        if classes <= MOST_DENSE_CLASSES:
+            self.confusion = Confusion(classes)
+
+    def add_targets(self, sums: ExactSum) -> None:
+        """Adds distributions, summed class by class."""
+        if self.target_sums is None:
+            self.target_sums = ExactSum(sums.groups)
+        self.target_sums.merge(sums)
+
+    def add(self, rows: Rows) -> None:
+        """Adds the figures of rows."""
+        label, predicted, weight = rows["label"], rows["predicted"], rows.get("row_weight")
+        correct = predicted == label
+        self.correct.add(weighted(correct, weight), weight)
+        self.in_top.add(weighted(rows["rank"] <= TOP, weight), weight)
+        self.brier.add(weighted(rows["brier"], weight), weight)
+        self.calibration.add(rows["confidence"], correct, weight)
+        self.rows.add(label, weight)
+        self.right.add(label[correct], None if weight is None else weight[correct])
+        self.nll.add(weighted(rows["nll"], weight), label)
+        self.ranks.add(rows["rank"], rows["nll"])
+        self.confusion.add(label, predicted)

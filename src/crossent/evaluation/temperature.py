@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.evaluation.data import Data
-from crossent.evaluation.estimates import WeightedMean
-from crossent.evaluation.passes import Plan, Progress, run_pass
+from crossent.evaluation.accumulator import EvaluationAccumulator
+from crossent.evaluation.exact_sum import WeightedMean
+from crossent.evaluation.passes import Passes
 from crossent.evaluation.result import TemperatureFit
-from crossent.evaluation.rows import Workspace, as_float, as_float64, row_dots, weighted
+from crossent.evaluation.rows import Block, Workspace, as_float, row_dots, weighted
 from crossent.evaluation.scorer import read_labels
-
-if TYPE_CHECKING:
-    from crossent.evaluation.accumulator import EvaluationAccumulator
 
 Array = NDArray[Any]
 
@@ -45,21 +42,18 @@ class Slope(NamedTuple):
     second: float
 
 
-def fit_temperature(
-    data: Data, plan: Plan, sums: EvaluationAccumulator, progress: Progress
-) -> TemperatureFit:
+def fit_temperature(passes: Passes, sums: EvaluationAccumulator) -> TemperatureFit:
     """The temperature that minimises the loss, found in further passes over the data."""
-    total = data.logits.rows * data.row_bytes
-    passes = 0
+    count = 0
 
     def slope_at(log_beta: float) -> Slope:
-        nonlocal passes
-        passes += 1
-        with progress(f"fitting the temperature, pass {passes}", total) as advance:
-            return measure_slope(data, plan, sums, math.exp(log_beta), advance)
+        nonlocal count
+        count += 1
+        name = f"fitting the temperature, pass {count}"
+        return measure_slope(passes, sums, math.exp(log_beta), name)
 
     log_beta, slope, is_minimum = minimum(slope_at)
-    return TemperatureFit(math.exp(-log_beta), slope.loss, passes, not is_minimum)
+    return TemperatureFit(math.exp(-log_beta), slope.loss, count, not is_minimum)
 
 
 def minimum(slope_at: Callable[[float], Slope]) -> tuple[float, Slope, bool]:
@@ -92,16 +86,16 @@ def minimum(slope_at: Callable[[float], Slope]) -> tuple[float, Slope, bool]:
 
 
 def measure_slope(
-    data: Data, plan: Plan, sums: EvaluationAccumulator, beta: float, advance: Callable[[int], None]
+    passes: Passes, sums: EvaluationAccumulator, beta: float, description: str
 ) -> Slope:
     """One pass: the loss at a beta and its derivatives."""
-    scale = beta * sums.options.logit_scale
     loss, first, second = WeightedMean(), WeightedMean(), WeightedMean()
+    options = sums.options.others
+    scale = beta * options.logit_scale
 
-    def compute(start: int, stop: int, workspace: Workspace) -> tuple[Array | None, ...]:
-        block = data.read(start, stop, workspace)
-        labels = read_labels(block, sums.classes or 0, sums.options.ignore_index)
-        logits = as_float(block.logits, block.is_bfloat16, workspace, "logits")
+    def compute(block: Block, workspace: Workspace) -> tuple[list[Array], Array | None]:
+        labels = read_labels(block, block.logits.shape[1], options)
+        logits = as_float(block.logits, workspace, "logits")
         out = workspace.array("residual", logits.shape, logits.dtype)
         arguments: dict[str, Any] = {"reduction": "none", "logit_scale": scale, "out": out}
         nll, grad = crossent.cross_entropy_and_grad(logits, labels.targets, **arguments)
@@ -111,17 +105,13 @@ def measure_slope(
         grad = crossent.cross_entropy_hvp(logits, labels.targets, along, **arguments)
         bend = row_dots(grad, along) + slope
         kept = labels.kept & ~labels.bad & ~np.isnan(nll)
-        weight = None if block.row_weight is None else as_float64(block.row_weight)
-        return tuple(
-            None if values is None else values[kept] for values in (nll, slope, bend, weight)
-        )
+        weight = None if block.row_weight is None else block.row_weight[kept].astype(np.float64)
+        return [nll[kept], slope[kept], bend[kept]], weight
 
-    def consume(parts: tuple[Array | None, ...], rows: int) -> None:
-        nll, slope, bend, weight = parts
-        for mean, values in ((loss, nll), (first, slope), (second, bend)):
-            assert values is not None
-            mean.add(weighted(values, weight), weight)
-        advance(rows * data.row_bytes)
+    def consume(parts: tuple[list[Array], Array | None], rows: int) -> None:
+        values, weight = parts
+        for mean, value in zip((loss, first, second), values, strict=True):
+            mean.add(weighted(value, weight), weight)
 
-    run_pass(data, plan, compute, consume)
+    passes.run(description, compute, consume)
     return Slope(*(mean.estimate().value for mean in (loss, first, second)))

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.commands.demo.training import FOLDS, STEPS, DemoResult, HardDigit, run_demo
-from crossent.commands.digits import CREDIT
+from crossent.commands.demo.training import STEPS, DemoResult, HardDigit, run_demo
 from crossent.commands.terminal import check_picture_path, print_json, progress
+from crossent.digits import CREDIT, FOLDS
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
 IMAGES_IN_A_ROW = 4  # of 16 columns and a gap: fits 80

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from crossent.commands.demo.training import DemoResult
-from crossent.commands.digits import CREDIT
+from crossent.digits import CREDIT
 
 WIDTH, HEIGHT = 12.0, 10.85
 LEFT = 0.3  # where every line of text begins

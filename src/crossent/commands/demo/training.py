@@ -4,16 +4,16 @@ N images of D pixels, C = 10 classes. The whole of training is ``train`` below.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.digits import load_digits
-from crossent.evaluation.calibration import calibration_error
+from crossent.digits import FOLDS, Digits, fold_of_images, inputs_of_images, load_digits
+from crossent.evaluation.tallies import calibration_error
 
 # Round numbers, and no randomness: the same figures every run. The rate is safe: the curvature of
 # the loss is at most half the largest eigenvalue of X^T X / N, 11.4 for these images, and momentum
@@ -21,14 +21,12 @@ from crossent.evaluation.calibration import calibration_error
 STEPS = 500
 LEARNING_RATE = 0.5
 MOMENTUM = 0.9
-FOLDS = 4
 HARDEST = 10
 
 Array32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """One trained model and how it got there."""
 
     weight: Array32  # (D + 1, C); the last row is the bias
@@ -83,13 +81,7 @@ class DemoResult:
             "training": {"loss": self.training_loss},
             "confusion": self.confusion.tolist(),
             "hardest": [
-                {
-                    "index": digit.index,
-                    "label": digit.label,
-                    "predicted": digit.predicted,
-                    "probability": digit.probability,
-                    "loss": digit.loss,
-                }
+                {name: figure for name, figure in vars(digit).items() if name != "image"}
                 for digit in self.hardest
             ],
             "seconds": self.seconds,
@@ -128,19 +120,6 @@ def train(
     return Training(weight, first_step, training_curve, held_out_curve)
 
 
-def fold_of_images(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """(N,), which fold holds an image out: every class is dealt out in turn, so folds are alike.
-
-    >>> fold_of_images(np.array([7, 7, 1, 7, 7, 7], np.uint8))
-    array([0, 1, 0, 2, 3, 0])
-    """
-    fold = np.empty(labels.size, np.intp)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        fold[rows] = np.arange(rows.size) % FOLDS
-    return fold
-
-
 def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
     """Train ``FOLDS`` models, each without a quarter of the images, and judge each on its quarter.
 
@@ -152,9 +131,7 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
     """
     start = time.perf_counter()
     digits = load_digits()
-    pixels = digits.images.reshape(len(digits.images), -1).astype(np.float32) / 16
-    images = np.hstack([pixels, np.ones((len(pixels), 1), np.float32)])  # a pixel of 1: the bias
-    fold = fold_of_images(digits.labels)
+    images, fold = inputs_of_images(digits.images), fold_of_images(digits.labels)
 
     logits = np.empty((len(images), 10), np.float32)
     trainings = []
@@ -166,26 +143,35 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
         )  # fmt: skip
         logits[held_out] = images[held_out] @ training.weight
         trainings.append(training)
+    return judge(digits, fold, logits, trainings, start)
 
+
+def judge(
+    digits: Digits,
+    fold: NDArray[np.intp],
+    logits: Array32,
+    trainings: Sequence[Training],
+    start: float,
+) -> DemoResult:
+    """The figures of held-out logits; `start` is when the work began."""
     scores = crossent.token_scores(logits, digits.labels)  # nll, lse, argmax of each row: one pass
     correct = scores.argmax == digits.labels
     confusion = np.zeros((10, 10), np.int64)
     np.add.at(confusion, (digits.labels, scores.argmax), 1)
     loss = float(np.mean(scores.nll, dtype=np.float64))
-    hardest = np.argsort(-scores.nll, kind="stable")[:HARDEST]
+    of_folds = zip(*trainings, strict=True)
+    weights, first_steps, training_curves, held_out_curves = map(np.array, of_folds)
     return DemoResult(
         loss=loss,
         perplexity=float(np.exp(loss)),
         accuracy=float(correct.mean()),
         accuracy_of_folds=tuple(float(correct[fold == number].mean()) for number in range(FOLDS)),
         calibration_error=calibration_error(np.exp(logits.max(axis=-1) - scores.lse), correct),
-        training_loss=float(np.mean([training.training_curve[-1] for training in trainings])),
-        training_curves=np.array([training.training_curve for training in trainings]),
-        held_out_curves=np.array([training.held_out_curve for training in trainings]),
-        first_step_images=as_images(
-            np.mean([training.first_step for training in trainings], axis=0)
-        ),
-        weight_images=as_images(np.mean([training.weight for training in trainings], axis=0)),
+        training_loss=float(training_curves[:, -1].mean()),
+        training_curves=training_curves,
+        held_out_curves=held_out_curves,
+        first_step_images=as_images(first_steps.mean(axis=0)),
+        weight_images=as_images(weights.mean(axis=0)),
         confusion=confusion,
         hardest=tuple(
             HardDigit(
@@ -196,7 +182,7 @@ def run_demo(on_step: Callable[[], None] = lambda: None) -> DemoResult:
                 loss=float(scores.nll[row]),
                 image=digits.images[row],
             )
-            for row in hardest
+            for row in np.argsort(-scores.nll, kind="stable")[:HARDEST]
         ),
         seconds=time.perf_counter() - start,
     )

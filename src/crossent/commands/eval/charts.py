@@ -6,9 +6,11 @@ so that text is readable at the width of a phone.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +28,7 @@ from crossent.commands.demo.figure import (
     fill_confusion,
     style_axes,
 )
-from crossent.commands.eval.verdict import figure as number
+from crossent.commands.eval.text import figure as number
 from crossent.evaluation.result import Classes, EvaluationResult
 
 WIDTH, HEIGHT = 4.6, 3.1
@@ -41,17 +43,20 @@ RED = "#c2410c"
 Edges = NDArray[np.float64]
 
 
-def svg(figure: Figure, name: str, description: str) -> str:
-    """A figure as an <svg> element without size, ids of its own, and text as text."""
+def svg(axes: Axes, name: str, description: str) -> str:
+    """The figure of axes as an <svg> element without size, ids of its own, and text as text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        assert isinstance(axes.figure, Figure)
+        axes.figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).strip()
+    return text.replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1
+    ).strip()
 
 
 def new_axes(height: float = HEIGHT, *, left: float = 0.74, bottom: float = 0.52) -> Axes:
@@ -70,26 +75,33 @@ def new_axes(height: float = HEIGHT, *, left: float = 0.74, bottom: float = 0.52
     return axes
 
 
-def figure_of(axes: Axes) -> Figure:
-    """The figure that axes stand on."""
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    return figure
-
-
-def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Names of the axes."""
+def label_axes(axes: Axes, x: str, y: str, *, shares: str = "") -> None:
+    """Names of the axes; those in ``shares`` ("x", "y" or both) are read as percentages."""
     axes.set_xlabel(x, fontsize=FONT, color=INK)
     axes.set_ylabel(y, fontsize=FONT, color=INK)
+    for which in shares:
+        axis = axes.xaxis if which == "x" else axes.yaxis
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
 
 
-def percent(axes: Axes, which: str) -> None:
-    """Shares as percentages on the x or y axis."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
+def note(
+    axes: Axes, text: str, place: tuple[Any, Any], offset: tuple[float, float],
+    color: str = INK, size: float = FONT, **settings: Any,
+) -> None:  # fmt: skip
+    """A text at some points from a place."""
+    axes.annotate(
+        text, place, xytext=offset, textcoords="offset points", fontsize=size, color=color,
+        **settings,
+    )  # fmt: skip
 
 
-def loss_distribution(result: EvaluationResult) -> Figure:
+def diagonal(axes: Axes, text: str, place: float, offset: tuple[float, float]) -> None:
+    """The line on which x and y are equal, and what that means."""
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    note(axes, text, (place, place), offset, FAINT)
+
+
+def loss_distribution(result: EvaluationResult) -> Axes:
     """Rows by their loss, on a logarithmic scale, with the median and the mean."""
     low, high, counts = result.histogram
     finite = np.isfinite(high)
@@ -112,13 +124,12 @@ def loss_distribution(result: EvaluationResult) -> Figure:
         place = math.log(value / edges[0]) / math.log(edges[-1] / edges[0])
         side = "left" if place < 0.35 else "right" if place > 0.65 else side
         axes.axvline(value, ymax=height - 0.09, color=color, linewidth=1.2)
-        axes.annotate(
-            f"{name} {number(value)}", (value, height), xycoords=("data", "axes fraction"),
-            ha=side, va="top", fontsize=FONT, color=color, weight="bold",
+        note(
+            axes, f"{name} {number(value)}", (value, height), (0, 0), color,
+            xycoords=("data", "axes fraction"), ha=side, va="top", weight="bold",
         )  # fmt: skip
-    percent(axes, "y")
-    label_axes(axes, "-log p of the truth, nats", "rows")
-    return figure_of(axes)
+    label_axes(axes, "-log p of the truth, nats", "rows", shares="y")
+    return axes
 
 
 def concentration(result: EvaluationResult) -> tuple[Edges, Edges]:
@@ -140,31 +151,29 @@ def share_of_hardest(result: EvaluationResult, share: float) -> float:
     return float(np.interp(share, *concentration(result)))
 
 
-def loss_concentration(result: EvaluationResult) -> Figure:
+def share_of_first(classes: Classes) -> float:
+    """The share of the rows whose label is the first answer."""
+    first = sum(one.rows for one in classes.ranks if one.low == 1)
+    return first / max(1, sum(one.rows for one in classes.ranks))
+
+
+def loss_concentration(result: EvaluationResult) -> Axes:
     """The share of all loss that the hardest rows carry, against how many of them there are."""
     rows, loss = concentration(result)
     axes = new_axes()
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
-    axes.annotate(
-        "all rows alike", (0.62, 0.62), xytext=(6, -10), textcoords="offset points",
-        fontsize=FONT, color=FAINT,
-    )  # fmt: skip
+    diagonal(axes, "all rows alike", 0.62, (6, -10))
     axes.fill_between(rows, loss, color=HELD_OUT, alpha=0.12, linewidth=0)
     axes.plot(rows, loss, color=HELD_OUT, linewidth=2)
     carried = share_of_hardest(result, 0.1)
     axes.plot([0.1], [carried], "o", color=RED, markersize=5)
-    axes.annotate(
-        f"hardest 10%: {carried:.0%} of the loss", (0.1, carried), xytext=(9, -13),
-        textcoords="offset points", fontsize=FONT, color=RED, weight="bold",
-    )  # fmt: skip
+    text = f"hardest 10%: {carried:.0%} of the loss"
+    note(axes, text, (0.1, carried), (9, -13), RED, weight="bold")
     axes.set(xlim=(0, 1), ylim=(0, 1.03))
-    percent(axes, "x")
-    percent(axes, "y")
-    label_axes(axes, "rows, the hardest first", "share of the loss")
-    return figure_of(axes)
+    label_axes(axes, "rows, the hardest first", "share of the loss", shares="xy")
+    return axes
 
 
-def reliability(classes: Classes) -> Figure:
+def reliability(classes: Classes) -> Axes:
     """How often answers are right against how sure the model was of them."""
     bins = [one for one in classes.calibration if one.weight]
     confidence, accuracy, weight = (
@@ -172,11 +181,7 @@ def reliability(classes: Classes) -> Figure:
         for name in ("confidence", "accuracy", "weight")
     )
     axes = new_axes()
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
-    axes.annotate(
-        "as sure as right", (0.06, 0.06), xytext=(8, -4), textcoords="offset points",
-        fontsize=FONT, color=FAINT,
-    )  # fmt: skip
+    diagonal(axes, "as sure as right", 0.06, (8, -4))
     error = np.sqrt(accuracy * (1 - accuracy) / weight)
     below, above = np.minimum(error, accuracy), np.minimum(error, 1 - accuracy)
     axes.errorbar(
@@ -188,13 +193,11 @@ def reliability(classes: Classes) -> Figure:
         linewidth=0, zorder=3,
     )  # fmt: skip
     axes.set(xlim=(0, 1.03), ylim=(0, 1.05))
-    percent(axes, "x")
-    percent(axes, "y")
-    label_axes(axes, "confidence in the answer", "answers that are right")
-    return figure_of(axes)
+    label_axes(axes, "confidence in the answer", "answers that are right", shares="xy")
+    return axes
 
 
-def loss_by_rank(classes: Classes) -> Figure:
+def loss_by_rank(classes: Classes) -> Axes:
     """Where the truth stands among the answers, and what it costs there."""
     few = len(classes.ranks) <= 6
     names = [
@@ -208,15 +211,12 @@ def loss_by_rank(classes: Classes) -> Figure:
     for place, share in zip(places, rows / rows.sum(), strict=True):
         if not few and share < 0.1:
             continue
-        axes.annotate(
-            f"{share:.1%}" if share >= 0.001 else f"{share:.1e}", (place, share), xytext=(0, 2),
-            textcoords="offset points", ha="center", fontsize=8, color=FAINT,
-        )  # fmt: skip
+        text = f"{share:.1%}" if share >= 0.001 else f"{share:.1e}"
+        note(axes, text, (place, share), (0, 2), FAINT, 8, ha="center")
     axes.set_ylim(0, 1.15 * float((rows / rows.sum()).max()))
-    percent(axes, "y")
     axes.set_xticks(places, names, fontsize=FONT if few else 8)
     axes.grid(visible=False, axis="x")
-    label_axes(axes, "rank of the truth" + (", and up" * (not few)), "rows (bars)")
+    label_axes(axes, "rank of the truth" + (", and up" * (not few)), "rows (bars)", shares="y")
     over = axes.twinx()
     loss = np.array([one.loss for one in classes.ranks])
     over.plot(places, loss, "o-", color=RED, linewidth=1.6, markersize=4)
@@ -225,10 +225,10 @@ def loss_by_rank(classes: Classes) -> Figure:
     over.tick_params(labelsize=FONT, labelcolor=RED, color=LINE)
     over.spines[:].set_visible(False)
     axes.set_position((0.74 / WIDTH, 0.52 / HEIGHT, 3.28 / WIDTH, 2.48 / HEIGHT))
-    return figure_of(axes)
+    return axes
 
 
-def loss_by_class(classes: Classes) -> Figure:
+def loss_by_class(classes: Classes) -> Axes:
     """The classes of largest loss."""
     order = classes.hardest(LISTED)
     values = classes.loss_of_class[order]
@@ -240,7 +240,7 @@ def loss_by_class(classes: Classes) -> Figure:
     return bars([f"{k}" for k in order], values, notes, "class", "mean -log p, nats", HELD_OUT)
 
 
-def top_pairs(classes: Classes) -> Figure:
+def top_pairs(classes: Classes) -> Axes:
     """The mistakes that are made most often."""
     pairs = classes.top_pairs[:LISTED]
     about = "" if classes.top_pairs_are_exact else "about "
@@ -253,7 +253,7 @@ def top_pairs(classes: Classes) -> Figure:
 
 def bars(
     names: list[str], values: Edges, notes: list[str], y: str, x: str, color: str
-) -> Figure:  # fmt: skip
+) -> Axes:  # fmt: skip
     """Bars from the left, each with its name before it and a note behind it."""
     left = 0.3 + 0.085 * max(map(len, names)) + (0.2 if y else 0)
     axes = new_axes(max(1.2, 0.68 + 0.225 * len(names)), left=left)
@@ -261,21 +261,19 @@ def bars(
     axes.barh(places, np.where(np.isfinite(values), values, 0), color=color, alpha=0.75, height=0.7)
     largest = float(np.max(values[np.isfinite(values)], initial=0)) or 1.0
     axes.set_xlim(0, 1.9 * largest)
-    for place, value, note in zip(places, values, notes, strict=True):
-        axes.annotate(
-            note, (value if math.isfinite(value) else 0, place), xytext=(4, 0), va="center",
-            textcoords="offset points", fontsize=9, color=INK,
-        )  # fmt: skip
+    for place, value, text in zip(places, values, notes, strict=True):
+        end = value if math.isfinite(value) else 0
+        note(axes, text, (end, place), (4, 0), size=9, va="center")
     axes.set_yticks(places, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     label_axes(axes, x, y)
-    return figure_of(axes)
+    return axes
 
 
-def confusion_matrix(classes: Classes) -> Figure:
+def confusion_matrix(classes: Classes) -> Axes:
     """Counts of label by answer."""
     assert classes.confusion is not None
     axes = new_axes(4.3, left=0.5, bottom=0.5)
@@ -283,4 +281,4 @@ def confusion_matrix(classes: Classes) -> Figure:
     fill_confusion(axes, classes.confusion, label="label")
     axes.set_xlabel("answer", fontsize=FONT)
     axes.set_ylabel("label", fontsize=FONT)
-    return figure_of(axes)
+    return axes

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.commands.eval.text import format_result
-from crossent.commands.eval.verdict import verdict
+from crossent.commands.eval.text import format_result, verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
+from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
-from crossent.evaluation.opening import ARCHIVE_SUFFIXES, open_array
+from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, expand, open_array
 from crossent.evaluation.result import EvaluationResult
 
 MOST_WEIGHTS = 1 << 24  # classes
@@ -78,6 +78,15 @@ def check_report_path(path: Path) -> None:
         raise UsageError(f"--report {path}: name a file in a folder that is there")
 
 
+def refuse_overwriting(outputs: list[Path | None], inputs: list[str]) -> None:
+    """Raises UsageError where an output is one of the inputs."""
+    read = [Path(path) for named in inputs for path, _ in expand(named)]
+    there = [path for path in read if path.exists()]
+    for path in outputs:
+        if path is not None and path.exists() and any(path.samefile(one) for one in there):
+            raise UsageError(f"{path}: is one of the inputs; name another file")
+
+
 def eval_command(
     files: list[str],
     targets: list[str],
@@ -98,10 +107,13 @@ def eval_command(
         from crossent.commands.eval.report import (
             save_report,  # before the work: matplotlib may lack
         )
+    outputs = {"grad": settings["grad"], "losses": settings["losses"], "report": report}
+    inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
+        class_weight = None if weight is None else read_class_weight(weight)
+        refuse_overwriting([*outputs.values()], inputs + ([str(weight)] if weight else []))
         result = evaluate(
-            given.logits, given.targets, logprobs=given.logprobs,
-            weight=None if weight is None else read_class_weight(weight),
+            given.logits, given.targets, logprobs=given.logprobs, weight=class_weight,
             memory=memory << 20, progress=partial(progress, in_bytes=True), **settings,
         )  # fmt: skip
         if report is not None:
@@ -111,30 +123,18 @@ def eval_command(
     except KeyboardInterrupt:
         print("crossent: interrupted: no output was left half written", file=sys.stderr)
         raise
-    except (TypeError, ValueError) as error:
-        raise as_usage(error) from None
-    are_digits = given == (None, None, None)
-    print_result(result, settings, report, are_digits=are_digits, as_json=as_json)
-
-
-def as_usage(error: Exception) -> Exception:
-    """Errors of files and rows as they are; what the library says of options as bad usage."""
-    if isinstance(error, DataError | UsageError):
-        return error
-    return UsageError(str(error))
+    except (BadFile, BadRow) as error:
+        raise DataError(str(error)) from None
+    except (TypeError, ValueError) as error:  # what the library says of options
+        raise UsageError(str(error)) from None
+    written = {name: str(path) for name, path in outputs.items() if path is not None}
+    print_result(result, written, are_digits=not files, as_json=as_json)
 
 
 def print_result(
-    result: EvaluationResult, settings: dict[str, Any], report: Path | None, *,
-    are_digits: bool, as_json: bool,
-) -> None:  # fmt: skip
+    result: EvaluationResult, written: dict[str, str], *, are_digits: bool, as_json: bool
+) -> None:
     """The figures on standard output; warnings on standard error."""
-    written = {
-        name: str(path)
-        for name, path in (
-            ("grad", settings["grad"]), ("losses", settings["losses"]), ("report", report)
-        ) if path is not None
-    }  # fmt: skip
     for warning in result.warnings:
         print(f"crossent: warning: {warning}", file=sys.stderr)
     if as_json:

@@ -1,21 +1,24 @@
-"""The figures as lines of text for a terminal of 80 columns."""
+"""The figures as lines of text for a terminal of 80 columns, and what they amount to."""
 
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Iterator
+from itertools import zip_longest
 
-from crossent.commands.eval.verdict import figure, verdict
-from crossent.evaluation.result import Classes, EvaluationResult
+from crossent.evaluation.result import Classes, Comparison, EvaluationResult
 from crossent.evaluation.tallies import CALIBRATION_BINS
 
 NAME = 18  # columns of a figure's name
 LISTED = 5  # classes and pairs that are listed
+SURE = 2.0  # standard errors beyond which a difference is called one
 
 
 def format_result(result: EvaluationResult) -> str:
     """Everything a person wants first; ``--json`` has the rest."""
-    parts = [headline(result), "", *figures(result), ""]
-    parts += [f"  {line}" for sentence in verdict(result) for line in wrapped(sentence)]
+    parts = [headline(result), "", *(line(*one) for one in figures(result)), ""]
+    parts += [f"  {part}" for sentence in verdict(result) for part in textwrap.wrap(sentence, 78)]
     if result.comparison is not None:
         parts += ["", *comparison_lines(result)]
     if result.classes is not None and result.classes.count > 2:
@@ -41,48 +44,34 @@ def headline(result: EvaluationResult) -> str:
     return text
 
 
-def figures(result: EvaluationResult) -> list[str]:
-    """A line a figure: name, value with its standard error, what it means."""
-    lines = []
+def figures(result: EvaluationResult) -> Iterator[tuple[str, str, str]]:
+    """(name, value with its standard error, what it means) of each figure."""
+    classes, fit = result.classes, result.temperature
     is_plain = result.loss == result.nll or (math.isnan(result.loss) and math.isnan(result.nll))
-    reduction = result.options["reduction"]
-    kind = "nats a row" if reduction != "sum" else "nats in all"
-    lines.append(line("loss", with_error(result.loss, result.loss_standard_error), kind))
+    kind = "nats a row" if result.options["reduction"] != "sum" else "nats in all"
+    yield "loss", with_error(result.loss, result.loss_standard_error), kind
     if not is_plain:
-        lines.append(
-            line("-log p", with_error(result.nll, result.nll_standard_error),
-                 "no weights, smoothing, z-loss")
-        )  # fmt: skip
-    if result.classes is not None:
-        guess = f"{figure(result.classes.prior_loss)} by class frequency, "
-        guess += f"{figure(result.classes.uniform_loss)} uniform"
-        lines.append(line("guessing", guess, ""))
-    lines.append(line("perplexity", figure(result.perplexity), "as unsure as among that many"))
-    lines.append(line("bits", figure(result.bits), "a row"))
+        nll = with_error(result.nll, result.nll_standard_error)
+        yield "-log p", nll, "no weights, smoothing, z-loss"
+    if classes is not None:
+        by_frequency, uniform = figure(classes.prior_loss), figure(classes.uniform_loss)
+        yield "guessing", f"{by_frequency} by class frequency, {uniform} uniform", ""
+    yield "perplexity", figure(result.perplexity), "as unsure as among that many"
+    yield "bits", figure(result.bits), "a row"
     if result.bits_per_byte is not None:
-        lines.append(line("bits per byte", figure(result.bits_per_byte), f"of {result.bytes:,}"))
-    if result.classes is not None:
-        lines += class_figures(result.classes)
+        yield "bits per byte", figure(result.bits_per_byte), f"of {result.bytes:,}"
+    if classes is not None:
+        top5 = f"top 5: {classes.top5:.2%}" if classes.count > 5 else ""
+        yield "accuracy", f"{classes.accuracy:.2%} +- {classes.accuracy_standard_error:.2%}", top5
+        brier = with_error(classes.brier, classes.brier_standard_error)
+        yield "Brier score", brier, "0 is perfect, 2 the worst"
+        note = f"confidence - accuracy, {CALIBRATION_BINS} bins"
+        yield "calibration error", f"{classes.calibration_error:.2%}", note
     parts = ", ".join(f"{name} {figure(value)}" for name, value in result.quantiles.items())
-    lines.append(line("-log p of rows", parts, ""))
-    if result.temperature is not None:
-        fit = result.temperature
+    yield "-log p of rows", parts, ""
+    if fit is not None:
         note = f"-log p {figure(fit.nll)} ({fit.passes} further passes)"
-        lines.append(line("best temperature", f"{fit.temperature:.4g}", note))
-    return lines
-
-
-def class_figures(classes: Classes) -> list[str]:
-    """The figures of answers."""
-    top5 = f"top 5: {classes.top5:.2%}" if classes.count > 5 else ""
-    error = classes.accuracy_standard_error
-    return [
-        line("accuracy", f"{classes.accuracy:.2%} +- {error:.2%}", top5),
-        line("Brier score", with_error(classes.brier, classes.brier_standard_error),
-             "0 is perfect, 2 the worst"),
-        line("calibration error", f"{classes.calibration_error:.2%}",
-             f"confidence - accuracy, {CALIBRATION_BINS} bins"),
-    ]  # fmt: skip
+        yield "best temperature", f"{fit.temperature:.4g}", note
 
 
 def line(name: str, value: str, note: str) -> str:
@@ -135,10 +124,8 @@ def class_lines(classes: Classes) -> list[str]:
         f"{pair.label} taken for {pair.predicted}: {about}{pair.times:,}"
         for pair in classes.top_pairs[:LISTED]
     ] or ["none"]
-    for i in range(max(len(left), len(right))):
-        first = left[i] if i < len(left) else ""
-        lines.append(f"{first:<36}{right[i] if i < len(right) else ''}".rstrip())
-    return lines
+    pairs = zip_longest(left, right, fillvalue="")
+    return [*lines, *(f"{first:<36}{second}".rstrip() for first, second in pairs)]
 
 
 def hardest_lines(result: EvaluationResult) -> list[str]:
@@ -156,8 +143,84 @@ def hardest_lines(result: EvaluationResult) -> list[str]:
     return lines
 
 
-def wrapped(sentence: str) -> list[str]:
-    """A sentence in lines of 78 columns."""
-    import textwrap
+def verdict(result: EvaluationResult) -> list[str]:
+    """One sentence a finding, the most important first."""
+    if not result.rows:
+        return ["No row counts, so there is nothing to judge."]
+    found = []
+    if result.infinite_rows:
+        rows = "row" if result.infinite_rows == 1 else "rows"
+        found.append(
+            f"In {result.infinite_rows:,} {rows} the truth has probability 0: the loss is infinite."
+        )
+    elif result.classes is not None:
+        found.append(against_guessing(result, result.classes))
+    if result.classes is not None and result.classes.count > 1:
+        found.append(of_confidence(result.classes))
+    if result.comparison is not None:
+        found.append(of_comparison(result.comparison))
+    if result.temperature is not None:
+        fit = result.temperature
+        if fit.at_limit:
+            found.append(
+                "No temperature minimises the loss: it goes on falling to the end of those tried."
+            )
+        else:
+            found.append(
+                f"Dividing the logits by {fit.temperature:.4g} would bring the loss from "
+                f"{figure(result.nll)} to {figure(fit.nll)} on these rows."
+            )
+    return found
 
-    return textwrap.wrap(sentence, 78)
+
+def against_guessing(result: EvaluationResult, classes: Classes) -> str:
+    """The loss beside that of knowing the classes' frequencies and nothing else."""
+    gain = classes.prior_loss - result.nll
+    if not math.isfinite(gain) or classes.prior_loss == 0:
+        return "The targets hold a single class, so there is nothing to guess."
+    if gain < -SURE * result.nll_standard_error:
+        return (
+            f"Worse than guessing by the classes' frequencies, which would cost "
+            f"{figure(classes.prior_loss)} nats a row."
+        )
+    if gain < SURE * result.nll_standard_error:
+        return "No better than guessing by the classes' frequencies, as far as these rows can tell."
+    return (
+        f"Of the {figure(classes.prior_loss)} nats that guessing by the classes' frequencies "
+        f"costs, the model saves {gain / classes.prior_loss:.1%}."
+    )
+
+
+def of_confidence(classes: Classes) -> str:
+    """Whether the model is as often right as it says."""
+    gap = classes.confidence - classes.accuracy
+    said = f"{classes.confidence:.1%} sure on average and right {classes.accuracy:.1%} of the time"
+    if not abs(gap) > SURE * classes.accuracy_standard_error:
+        return f"It is about as sure as it should be: {said}."
+    return f"It is {'surer' if gap > 0 else 'less sure'} than it should be: {said}."
+
+
+def of_comparison(comparison: Comparison) -> str:
+    """Which of two models is better, if these rows can tell."""
+    difference, error = comparison.difference, comparison.standard_error
+    if not abs(difference) > SURE * error:
+        return (
+            f"These rows cannot tell the two models apart: they differ by "
+            f"{difference:+.4g} +- {error:.2g} nats."
+        )
+    which = "this" if difference < 0 else "the other"
+    return (
+        f"Of the two models {which} one is better, by {abs(difference):.4g} +- {error:.2g} nats "
+        "a row."
+    )
+
+
+def figure(value: float) -> str:
+    """A loss with the digits that matter: small ones keep theirs.
+
+    >>> figure(2.30258), figure(0.0001234), figure(float("inf"))
+    ('2.303', '0.000123', 'inf')
+    """
+    if value == 0 or 0.1 <= abs(value) < 1000:
+        return f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.5g}"

@@ -2,21 +2,69 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import webbrowser
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossent.commands.explain.inputs import Problem, read_problem
-from crossent.commands.explain.state import State
+from crossent.commands.explain.steps import Walk
 from crossent.commands.explain.view import View, make_view
-from crossent.commands.explain.walk import NUDGES, all_numbers
-from crossent.commands.terminal import UsageError, print_json, without_nonfinite
+from crossent.commands.explain.walk import NUDGES
+from crossent.commands.terminal import UsageError, check_output_path, without_nonfinite
 
 PAGE = Path("crossent-explain.html")
-FORMS = ("page", "text", "latex", "numpy", "json")
+DOCUMENT = {  # what --json prints, by the walk's names
+    "rows": "N",
+    "classes": "C",
+    "row": "row",
+    "shown_rows": "shown_rows",
+    "shown_classes": "shown_classes",
+    "class_names": "class_names",
+    "other_classes": "other_classes",
+    "logits": "a",
+    "targets": "y",
+    "row_max": "m",
+    "without_maximum": {"shift": "kappa", "exp": "naive.exp", "prob": "naive.p"},
+    "exp": "exp",
+    "sum_exp": "sum",
+    "lse": "lse",
+    "prob": "p",
+    "loss": {"row": "loss", "sum": "loss.sum", "mean": "loss.mean"},
+    "loss_of_shown_rows": "losses",
+    "grad_by_prob": "dp",
+    "softmax_jacobian": "J",
+    "log_softmax_slopes": "dlog",
+    "terms": "term",
+    "grad_of_row": "grad",
+    "grad_of_mean": "Grow",
+    "finite_differences": "finite_differences",
+    "step": {
+        "size": "eta",
+        "logits": "movedrow",
+        "mean_before": "step.before",
+        "mean_after": "step.after",
+        "mean_predicted": "step.predicted",
+    },
+    "confident": {
+        "margin": "x",
+        "naive_loss": "sure.naive.loss.64",
+        "loss": "sure.loss.64",
+        "naive_grad": "sure.naive.grad.64",
+        "grad": "sure.grad.64",
+    },
+    "soft": {"targets": "soft.y", "loss": "soft.loss", "grad": "soft.grad"},
+    "label_smoothing": {
+        "share": "eps",
+        "targets": "q",
+        "loss": "smooth.loss",
+        "grad": "smooth.grad",
+    },
+}
 
 
 def explain_command(
@@ -33,22 +81,18 @@ def explain_command(
     if form == "page" and out is None:
         out = PAGE
     if out is not None:
-        check_out(out)
+        check_output_path(out, "--out", PAGE)
     problem = read_problem(logits, targets, classes)
     check_row(row, problem)
     view = make_view(problem, row)
     if form == "page":
         assert out is not None
         write_page(view, out, open_page=open_page)
-    elif form == "json" and out is None:
-        print_json(walk_document(view))
+    elif out is None:
+        print(walk_text(Walk.of(view), form), end="")
     else:
-        text = walk_text(view, form)
-        if out is None:
-            print(text, end="")
-        else:
-            out.write_text(text, encoding="utf-8")
-            print(f"Written: {out}")
+        out.write_text(walk_text(Walk.of(view), form), encoding="utf-8")
+        print(f"Written: {out}")
 
 
 def chosen_form(**wanted: bool) -> str:
@@ -57,17 +101,6 @@ def chosen_form(**wanted: bool) -> str:
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]}: give one of them")
     return asked[0] if asked else "page"
-
-
-def check_out(path: Path) -> None:
-    """Raise UsageError where the walk could not be written, before any work is done."""
-    folder = path.parent
-    if path.is_dir():
-        raise UsageError(f"--out {path}: is a folder; name a file, such as {path / PAGE}")
-    if not folder.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {folder}; make it or name another")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"--out {path}: may not be written; name a file in a folder of yours")
 
 
 def check_row(row: int | None, problem: Problem) -> None:
@@ -94,91 +127,37 @@ def has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in wanted)
 
 
-def walk_text(view: View, form: str) -> str:
+def walk_text(walk: Walk, form: str) -> str:
     """The walk as text of the form asked for."""
-    state = State.of(view)
     if form == "numpy":
-        from crossent.commands.explain.numpy_code import program
-
-        return program(view, state)
-    if form == "json":
-        import json
-
-        return json.dumps(without_nonfinite(walk_document(view)), indent=2) + "\n"
-    numbers = all_numbers(view, state)
-    if form == "latex":
-        from crossent.commands.explain.latex import latex
-
-        return latex(view, numbers)
-    from crossent.commands.explain.text import tell
-
-    return tell(view, numbers)
+        from crossent.commands.explain.numpy_code import program as tell
+    elif form == "latex":
+        from crossent.commands.explain.latex import latex as tell
+    elif form == "text":
+        from crossent.commands.explain.text import tell
+    else:
+        return json.dumps(without_nonfinite(walk_document(walk)), indent=2) + "\n"
+    return tell(walk)
 
 
-def walk_document(view: View) -> dict[str, Any]:
+def walk_document(walk: Walk) -> dict[str, Any]:
     """Every step's numbers under names: lists over the shown classes, the rest of them last."""
-    state = State.of(view)
-    n = all_numbers(view, state)
-    slots = range(view.slots)
-
-    def row(name: str) -> list[float]:
-        return [n[f"{name}.{k}"] for k in slots if f"{name}.{k}" in n]
-
-    def square(name: str) -> list[list[float]]:
-        return [[n[f"{name}.{i}.{j}"] for j in slots] for i in slots]
-
-    return {
-        "rows": view.N,
-        "classes": view.C,
-        "row": view.row.index,
-        "shown_rows": [each.index for each in view.rows],
-        "shown_classes": list(view.row.classes),
-        "class_names": list(view.row.names),
+    view = walk.view
+    values = {name: np.asarray(value).tolist() for name, value in walk.values.items()}
+    errors = zip(NUDGES, values["nudge.error"], strict=True)
+    values |= {
+        "shown_rows": [row.index for row in view.rows],
+        "shown_classes": view.row.classes,
+        "class_names": view.row.names,
         "other_classes": view.C - len(view.row.classes),
-        "logits": row("a"),
-        "targets": row("y"),
-        "row_max": n["m"],
-        "without_maximum": {"shift": state.shift, "exp": row("naive.exp"), "prob": row("naive.p")},
-        "exp": row("exp"),
-        "sum_exp": n["sum"],
-        "lse": n["lse"],
-        "prob": row("p"),
-        "loss": {"row": n["loss"], "sum": n["loss.sum"], "mean": n["loss.mean"]},
-        "loss_of_shown_rows": [n[f"loss.{r}"] for r in range(len(view.rows))],
-        "grad_by_prob": row("dp"),
-        "softmax_jacobian": square("J"),
-        "log_softmax_slopes": row("dlog"),
-        "terms": square("term"),
-        "grad_of_row": row("grad"),
-        "grad_of_mean": row("Grow"),
-        "finite_differences": finite_differences(n),
-        "step": {
-            "size": state.step,
-            "logits": row("movedrow"),
-            "mean_before": n["step.before"],
-            "mean_after": n["step.after"],
-            "mean_predicted": n["step.predicted"],
-        },
-        "confident": {
-            "margin": state.margin,
-            "naive_loss": n["sure.naive.loss.64"],
-            "loss": n["sure.loss.64"],
-            "naive_grad": n["sure.naive.grad.64"],
-            "grad": n["sure.grad.64"],
-        },
-        "soft": {"targets": row("soft.y"), "loss": n["soft.loss"], "grad": row("soft.grad")},
-        "label_smoothing": {
-            "share": state.smoothing,
-            "targets": row("q"),
-            "loss": n["smooth.loss"],
-            "grad": row("smooth.grad"),
-        },
+        "finite_differences": [{"h": h, "largest_difference": error} for h, error in errors],
     }
+    return named(DOCUMENT, values)
 
 
-def finite_differences(numbers: Mapping[str, float]) -> list[dict[str, float]]:
-    """The largest difference between gradient and quotient for each h."""
-    return [
-        {"h": h, "largest_difference": numbers[f"nudge.error.{place}"]}
-        for place, h in enumerate(NUDGES)
-    ]
+def named(names: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that the names stand for, nested as they are."""
+    return {
+        name: named(value, values) if isinstance(value, dict) else values[value]
+        for name, value in names.items()
+    }

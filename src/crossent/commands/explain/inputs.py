@@ -7,7 +7,7 @@ UsageError where the text of an option is wrong, a DataError where a file's cont
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,155 +61,172 @@ class Problem:
         return a, y
 
 
+@dataclass(frozen=True)
+class Given:
+    """What an option was given: numbers or names, or a file that holds them."""
+
+    flag: str
+    text: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.text.lower().endswith(FILE_ENDINGS)
+
+    @property
+    def is_array(self) -> bool:
+        return self.text.lower().endswith(".npy")
+
+    def wrong(self, complaint: str) -> Exception:
+        """The error to raise: a file's content is data, the text of an option is usage."""
+        if self.is_file:
+            return DataError(f"{self.flag} {self.text}: {complaint}")
+        return UsageError(f"{self.flag}: {complaint}")
+
+
 def read_problem(logits: str | None, targets: str | None, classes: str | None) -> Problem:
     """The problem that the options describe; without any, the worked example."""
     if logits is not None and targets is None:
         raise UsageError(
             '--targets is missing: give the right class of each row, such as --targets "1, 0"'
         )
-    table = checked_logits(EXAMPLE_LOGITS if logits is None else logits)
-    names = None if classes is None else read_names(classes, table.shape[1])
-    given = EXAMPLE_TARGETS if targets is None else targets
+    table = read_logits(Given("--logits", (EXAMPLE_LOGITS if logits is None else logits).strip()))
+    names = None
+    if classes is not None:
+        names = read_names(Given("--classes", classes.strip()), table.shape[1])
+    given = Given("--targets", (EXAMPLE_TARGETS if targets is None else targets).strip())
     return Problem(table, read_targets(given, table, names), names)
-
-
-def is_file(text: str) -> bool:
-    """Whether an option's text names a file rather than numbers."""
-    return text.strip().lower().endswith(FILE_ENDINGS)
-
-
-def error_for(text: str | None) -> type[Exception]:
-    """A file's content is data, the text of an option is usage."""
-    return DataError if text is not None and is_file(text) else UsageError
-
-
-def place(flag: str, text: str) -> str:
-    """How a complaint begins: the flag, and the file if there is one."""
-    return f"{flag} {text.strip()}" if is_file(text) else flag
 
 
 # --- Numbers --------------------------------------------------------------------------------------
 
 
-def read_table(flag: str, text: str) -> Array:
+def read_table(given: Given) -> Array:
     """The array of a .npy file, or the rows of numbers in a text file or the option itself."""
-    if not is_file(text):
-        if re.search(r"[/\\]|\.[A-Za-z]\w*\s*$", text):
-            raise UsageError(
-                f"{flag} {text.strip()}: neither numbers nor a {', '.join(FILE_ENDINGS)} file; "
-                f"{HOW_TO_WRITE[flag]}, or save with numpy.save"
-            )
-        return parse_rows(flag, text, text.split(";"))
-    path = Path(text.strip())
-    if path.suffix.lower() == ".npy":
-        return load_npy(flag, path)
-    lines = [line for line in read_text(flag, path).splitlines() if line.strip()]
-    return parse_rows(flag, text, lines)
+    if given.is_array:
+        return load_npy(given)
+    if given.is_file:
+        return parse_rows(given, [line for line in read_lines(given) if line.strip()])
+    if re.search(r"[/\\]|\.[A-Za-z]\w*$", given.text):
+        raise UsageError(
+            f"{given.flag} {given.text}: neither numbers nor a {', '.join(FILE_ENDINGS)} file; "
+            f"{HOW_TO_WRITE[given.flag]}, or save with numpy.save"
+        )
+    return parse_rows(given, given.text.split(";"))
 
 
-def load_npy(flag: str, path: Path) -> Array:
+def load_npy(given: Given) -> Array:
     """A NumPy array, mapped from its file; pickles are never loaded."""
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{flag} {path}: no such file; check its path") from None
+        raise given.wrong("no such file; check its path") from None
     except (ValueError, EOFError, OSError):
-        raise DataError(
-            f"{flag} {path}: not a .npy file with an array of numbers; save one with numpy.save"
+        raise given.wrong(
+            "not a .npy file with an array of numbers; save one with numpy.save"
         ) from None
     return array
 
 
-def read_text(flag: str, path: Path) -> str:
-    """The text of a file."""
+def read_lines(given: Given) -> list[str]:
+    """The lines of a text file."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return Path(given.text).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise DataError(f"{flag} {path}: {reason}; check its path") from None
+        raise given.wrong(f"{reason}; check its path") from None
     except UnicodeDecodeError:
-        raise DataError(f"{flag} {path}: not a text file; save it as UTF-8") from None
+        raise given.wrong("not a text file; save it as UTF-8") from None
 
 
-def parse_rows(flag: str, text: str, lines: Sequence[str]) -> Array:
+def parse_rows(given: Given, lines: Sequence[str]) -> Array:
     """Rows of numbers that commas or spaces separate; whole numbers stay integers."""
-    error = error_for(text)
     rows: list[list[float]] = []
     whole = True
-    for line in lines:
+    for n, line in enumerate(lines):
         entries = re.split(r"[,\s]+", line.strip().strip(","))
         if entries == [""]:
-            raise error(f"{place(flag, text)}: row {len(rows)} is empty; give it a number a class")
-        row = []
+            raise given.wrong(f"row {n} is empty; give it a number a class")
         for column, entry in enumerate(entries):
-            try:
-                row.append(float(entry))
-            except ValueError:
-                raise error(
-                    f"{place(flag, text)}: row {len(rows)}, entry {column} is {entry!r}, not a "
-                    f"number; {HOW_TO_WRITE[flag]}"
-                ) from None
+            if not is_number(entry):
+                raise given.wrong(
+                    f"row {n}, entry {column} is {entry!r}, not a number; "
+                    f"{HOW_TO_WRITE[given.flag]}"
+                )
             whole = whole and re.fullmatch(r"[+-]?\d+", entry) is not None
-        if rows and len(row) != len(rows[0]):
-            raise error(
-                f"{place(flag, text)}: row {len(rows)} has {len(row)} entries where row 0 has "
-                f"{len(rows[0])}; give every row a number a class, and "
-                + ("a line" if is_file(text) else "put a semicolon between rows")
+        rows.append([float(entry) for entry in entries])
+        if len(rows[n]) != len(rows[0]):
+            raise given.wrong(
+                f"row {n} has {len(rows[n])} entries where row 0 has {len(rows[0])}; give every "
+                "row a number a class, and "
+                + ("a line" if given.is_file else "put a semicolon between rows")
             )
-        rows.append(row)
     table = np.array(rows)
     return table.astype(np.int64) if whole and np.abs(table).max(initial=0) < 2**53 else table
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is one number, or several with spaces between."""
+    try:
+        return [float(part) for part in text.split()] != []
+    except ValueError:
+        return False
 
 
 # --- What the numbers must be ---------------------------------------------------------------------
 
 
-def checked_logits(text: str) -> Array:
+def first_bad(table: Array, is_bad: Callable[[Array], Any]) -> tuple[int, int] | None:
+    """(row, column) of the first entry that is bad, looked for a block of rows at a time."""
+    step = max(1, BLOCK // table.shape[1])
+    for start in range(0, len(table), step):
+        bad = np.argwhere(is_bad(table[start : start + step]))
+        if len(bad):
+            return start + int(bad[0, 0]), int(bad[0, 1])
+    return None
+
+
+def read_logits(given: Given) -> Array:
     """Logits of shape (N, C), all finite; a single row may come without its first axis."""
-    error, flag, table = error_for(text), place("--logits", text), read_table("--logits", text)
+    table = read_table(given)
     if table.ndim == 1:
         table = table[None, :]
     if table.ndim != 2 or 0 in table.shape:
-        raise error(f"{flag}: shape {table.shape}; give rows of logits, shape (rows, classes)")
-    if not text.strip().lower().endswith(".npy"):  # written by hand: 2 is 2.0
+        raise given.wrong(f"shape {table.shape}; give rows of logits, shape (rows, classes)")
+    if not given.is_array:  # written by hand: 2 is 2.0
         table = table.astype(np.float64)
     if table.dtype.kind != "f":
-        raise error(
-            f"{flag}: holds {table.dtype}, which logits are not; save floating numbers, such as "
+        raise given.wrong(
+            f"holds {table.dtype}, which logits are not; save floating numbers, such as "
             "logits.astype(float)"
         )
-    step = max(1, BLOCK // table.shape[1])
-    for start in range(0, len(table), step):
-        bad = ~np.isfinite(table[start : start + step])
-        if bad.any():
-            n, k = np.argwhere(bad)[0]
-            raise error(
-                f"{flag}: row {start + n}, class {k} is {table[start + n, k]}; the walk needs "
-                "finite logits: leave that row out"
-            )
+    bad = first_bad(table, lambda block: ~np.isfinite(block))
+    if bad:
+        raise given.wrong(
+            f"row {bad[0]}, class {bad[1]} is {table[bad]}; the walk needs finite logits: leave "
+            "that row out"
+        )
     return table
 
 
-def read_targets(text: str, logits: Array, names: tuple[str, ...] | None) -> Array:
+def read_targets(given: Given, logits: Array, names: tuple[str, ...] | None) -> Array:
     """(N,) class indices or (N, C) distributions that fit the logits."""
-    error, flag = error_for(text), place("--targets", text)
     rows, classes = logits.shape
-    if names and not is_file(text):
-        text = with_indices(text, names)
-    table = read_table("--targets", text)
+    if names and not given.is_file:
+        given = Given(given.flag, with_indices(given.text, names))
+    table = read_table(given)
     if table.ndim == 2 and table.shape != (rows, classes) and 1 in table.shape:
         table = table.reshape(-1)
-    one_column = classes == 1 and table.ndim == 2 and text.strip().lower().endswith(".npy")
+    one_column = classes == 1 and table.ndim == 2 and given.is_array
     if table.size == rows and not one_column:
-        return checked_labels(flag, table.reshape(-1), classes, error)
+        return checked_labels(given, table.reshape(-1), classes)
     if table.shape == (classes,) and rows == 1:
         table = table[None, :]
     if table.shape != (rows, classes):
-        raise error(
-            f"{flag}: shape {table.shape}; {rows} rows of {classes} classes need {rows} class "
-            f"numbers, or {rows} rows of {classes} shares"
+        raise given.wrong(
+            f"shape {table.shape}; {rows} rows of {classes} classes need {rows} class numbers, or "
+            f"{rows} rows of {classes} shares"
         )
-    return checked_shares(flag, table, error)
+    return checked_shares(given, table)
 
 
 def with_indices(text: str, names: tuple[str, ...]) -> str:
@@ -225,66 +242,53 @@ def with_indices(text: str, names: tuple[str, ...]) -> str:
     return "".join(numbers.get(entry.strip(), entry) for entry in entries)
 
 
-def is_number(text: str) -> bool:
-    """Whether the text is one number, or several with spaces between."""
-    try:
-        return [float(part) for part in text.split()] != []
-    except ValueError:
-        return False
-
-
-def checked_labels(flag: str, labels: Array, classes: int, error: type[Exception]) -> Array:
+def checked_labels(given: Given, labels: Array, classes: int) -> Array:
     if labels.dtype.kind not in "iu":
-        raise error(
-            f"{flag}: holds {labels.dtype}, one a row; class numbers are whole, 0 to {classes - 1}"
+        raise given.wrong(
+            f"holds {labels.dtype}, one a row; class numbers are whole, 0 to {classes - 1}"
         )
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
         n = int(bad.argmax())
-        raise error(
-            f"{flag}: row {n} has class {labels[n]}; labels start at 0, so {classes} classes are "
+        raise given.wrong(
+            f"row {n} has class {labels[n]}; labels start at 0, so {classes} classes are "
             f"0 to {classes - 1}: correct it or leave that row out"
         )
     return labels.astype(np.int64)
 
 
-def checked_shares(flag: str, table: Array, error: type[Exception]) -> Array:
+def checked_shares(given: Given, table: Array) -> Array:
     if table.dtype.kind not in "fiub":
-        raise error(f"{flag}: holds {table.dtype}; shares are real numbers")
-    step = max(1, BLOCK // table.shape[1])
-    for start in range(0, len(table), step):
-        block = np.asarray(table[start : start + step], dtype=np.float64)
-        bad = ~(np.isfinite(block) & (block >= 0))
-        if bad.any():
-            n, k = np.argwhere(bad)[0]
-            raise error(
-                f"{flag}: row {start + n}, class {k} is {block[n, k]}; a share is finite and not "
-                "negative: correct it"
-            )
-        sums = block.sum(axis=1)
-        if (sums > MOST_SHARES).any():
-            n = int((sums > MOST_SHARES).argmax())
-            raise error(
-                f"{flag}: the shares of row {start + n} add up to {sums[n]:g}, and a whole is 1: "
-                "divide the row by its sum"
-            )
+        raise given.wrong(f"holds {table.dtype}; shares are real numbers")
+    bad = first_bad(table, lambda block: ~(np.isfinite(block) & (block >= 0)))
+    if bad:
+        raise given.wrong(
+            f"row {bad[0]}, class {bad[1]} is {float(table[bad])}; a share is finite and not "
+            "negative: correct it"
+        )
+
+    def sums(block: Array) -> Array:
+        return np.asarray(block.sum(axis=1, dtype=np.float64, keepdims=True))
+
+    bad = first_bad(table, lambda block: sums(block) > MOST_SHARES)
+    if bad:
+        raise given.wrong(
+            f"the shares of row {bad[0]} add up to {sums(table[[bad[0]]]).item():g}, and a whole "
+            "is 1: divide the row by its sum"
+        )
     return table
 
 
-def read_names(text: str, classes: int) -> tuple[str, ...]:
+def read_names(given: Given, classes: int) -> tuple[str, ...]:
     """The names of the classes: separated by commas, or a text file with a line each."""
-    if is_file(text):
-        lines = read_text("--classes", Path(text.strip())).splitlines()
-    else:
-        lines = text.split(",")
+    lines = read_lines(given) if given.is_file else given.text.split(",")
     names = tuple(" ".join(line.split()) for line in lines if line.strip())
-    error, flag = error_for(text), place("--classes", text)
     if len(names) != classes:
-        raise error(
-            f"{flag}: {len(names)} names for {classes} classes; give one for each, "
-            + ("a line each" if is_file(text) else "with commas between")
+        raise given.wrong(
+            f"{len(names)} names for {classes} classes; give one for each, "
+            + ("a line each" if given.is_file else "with commas between")
         )
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise error(f"{flag}: {twice!r} names two classes; give each a name of its own")
+        raise given.wrong(f"{twice!r} names two classes; give each a name of its own")
     return names

@@ -13,11 +13,8 @@ A style is a short code:
 """
 
 import math
-from collections.abc import Mapping
+import unicodedata
 from decimal import ROUND_HALF_UP, Decimal
-
-Value = float | str
-Numbers = Mapping[str, float]
 
 MINUS = "\N{MINUS SIGN}"
 TOO_SMALL, TOO_LARGE = 0.0005, 1e4  # beyond these three decimals say nothing
@@ -67,9 +64,4 @@ def power_of_ten(size: float, decimals: int) -> str:
 
 def plain(text: str) -> str:
     """A written number in ASCII, as programs and LaTeX take it: 8.50e-18."""
-    text = text.replace(MINUS, "-")
-    if "×10" in text:
-        mantissa, exponent = text.split("×10")
-        back = {chr(code): chr(sign) for sign, code in SUPERSCRIPTS.items() if code is not None}
-        return f"{mantissa}e{''.join(back[c] for c in exponent)}"
-    return text
+    return unicodedata.normalize("NFKC", text).replace("×10", "e").replace(MINUS, "-")

@@ -1,59 +1,97 @@
-"""The page: story.html with its numbers, tables and pictures put in, styles and script included.
+"""The page: assets/page.jinja with the steps, the picture, styles and script put in.
 
-One file that needs nothing else: no library, no font, no network. What it says stands in it as
-text, so that it reads the same without its script.
+Every number, word, bar and colour names its key, so that the page's script can change it.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from html import escape
 from importlib.metadata import metadata
 from typing import Any
 
+from markupsafe import Markup
+
 import crossent
-from crossent.commands.explain import controls, picture, tables
-from crossent.commands.explain.markup import Markup, asset, flags_of, words_of
-from crossent.commands.explain.numpy_code import course_class
-from crossent.commands.explain.panels import LETTERS
-from crossent.commands.explain.state import State
-from crossent.commands.explain.view import ShownRow, View
-from crossent.commands.explain.walk import NUDGE, NUDGES, all_numbers
+from crossent.commands.explain.state import CHOICES
+from crossent.commands.explain.steps import Walk, asset, environment, macros, short_name
+from crossent.commands.explain.view import View
+from crossent.commands.explain.walk import NUDGE, NUDGES
 
 SCRIPTS = ("numbers.js", "walk.js", "draw.js", "state.js", "main.js")
-PIECE = re.compile(r"<!-- (\w+)(?::(\w+))? -->")
-SECTION = re.compile(r'(<section id="(\w+)"[^>]*>\s*)<h2>(.+?)</h2>')
-SEE = re.compile(r' data-see="([^"]+)"')
-
-TABLES: dict[str, Callable[[Markup], str]] = {
-    "logits": tables.logits_table,
-    "overflow": tables.overflow_table,
-    "softmax": tables.softmax_table,
-    "losses": tables.losses_table,
-    "dp": tables.through_table,
-    "cases": tables.cases_table,
-    "shortcut": tables.shortcut_table,
-    "collapse": tables.collapse_table,
-    "check": tables.check_table,
-    "gradient": tables.gradient_table,
-    "step": tables.step_table,
-    "sure": tables.sure_table,
-    "soft": tables.soft_table,
-    "smooth": tables.smooth_table,
-}
+CURVE = {"left": 34, "top": 12, "width": 300, "height": 150, "most": 5}  # of -log p over p
 
 
 def make_page(view: View) -> str:
     """The whole page for a view."""
-    state = State.of(view)
-    numbers = all_numbers(view, state)
-    m = Markup(view, numbers, words_of(view, numbers), flags_of(numbers, view.slots))
-    story = put_in_flags(m, number_headings(asset("story.html")))
-    body = unquote(PIECE.sub(partial(piece, m), m.prose(story)))
-    return PIECE.sub(partial(shell_piece, m, body, state), asset("shell.html"))
+    walk = Walk.of(view)
+    words = page_vocabulary(walk)
+    words |= vars(macros("parts.jinja", words))
+    page = environment().get_template("page.jinja")
+    return page.render(
+        words,
+        steps=list(walk.steps("page", **words)),
+        overview=macros("overview.jinja", words).page(),
+        pass_picture=macros("picture.jinja", words).page(),
+    )
+
+
+def page_vocabulary(walk: Walk) -> dict[str, Any]:
+    """What the page's templates may use."""
+    words = {key: as_text(word) for key, word in walk.words.items()}
+    logits = [x for row in walk.view.rows for x in row.a]
+    low, high = min(-5.0, math.floor(min(logits)) - 1), max(5.0, math.ceil(max(logits)) + 1)
+    return walk.vocabulary | {
+        "words": words,
+        "n": partial(number, walk),
+        "word": lambda key: Markup('<span data-w="{}">{}</span>').format(key, words[key]),
+        "when": partial(condition, walk),
+        "choices": CHOICES,
+        "low": low,  # of the sliders: room around the logits, at least -5 to 5
+        "high": high,
+        "pace": 0.1 if high - low <= 100 else (high - low) / 1000,
+        "curve": CURVE,
+        "curve_point": curve_point,
+        "curve_shares": [math.exp(-CURVE["most"] * (1 - n / 60)) for n in range(61)],
+        "data": page_data(walk),
+        "script": Markup("\n".join(without_comments(asset(name)) for name in SCRIPTS)),
+        "see_also": see_also,
+        "asset": asset,
+        "version": crossent.__version__,
+    }
+
+
+# --- Pieces of markup -----------------------------------------------------------------------------
+
+
+def as_text(word: str) -> Markup:
+    """A name as text of the page, where a dollar sign begins a formula."""
+    return Markup(escape(word).replace("$", "&#36;"))
+
+
+def number(
+    walk: Walk, key: str, style: str = "3", tag: str = "span", attributes: str = ""
+) -> Markup:
+    """A number of the walk as an element that knows its key."""
+    code = "" if style == "3" else f' data-f="{style}"'
+    opening = " ".join(filter(None, (tag, attributes)))
+    return Markup(f'<{opening} data-k="{key}"{code}>{walk.write(key, style)}</{tag}>')
+
+
+def condition(walk: Walk, name: str) -> Markup:
+    """Attributes of a sentence that holds where a number is not 0; with "not name" where it is."""
+    holds = bool(walk.numbers[name.removeprefix("not ")]) != name.startswith("not ")
+    return Markup(f'data-if="{name}"{"" if holds else " hidden"}')
+
+
+def curve_point(p: float) -> tuple[float, float]:
+    """Where (p, -log p) stands in its figure; what is too large stays at the upper edge."""
+    most = CURVE["most"]
+    loss = most if p <= 0 else min(-math.log(p), most)
+    return CURVE["left"] + CURVE["width"] * p, CURVE["top"] + CURVE["height"] * (1 - loss / most)
 
 
 def without_comments(script: str) -> str:
@@ -62,163 +100,36 @@ def without_comments(script: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
-def unquote(markup: str) -> str:
-    """Markup without the quotes that HTML does not need; its text has none outside of tags."""
-    return re.sub(r'="([\w.#%-]+)"(?=[ >])', r"=\1", markup)
-
-
-def piece(m: Markup, found: re.Match[str]) -> str:
-    """What a comment in the story stands for."""
-    kind, name = found[1], found[2]
-    if kind == "table":
-        return TABLES[name](m)
-    if kind == "ask":
-        return controls.ask(m, name)
-    if kind == "slider":
-        return controls.slider(m, name)
-    simple: dict[str, Callable[[Markup], str]] = {
-        "pass": picture.pass_pictures,
-        "curve": tables.curve,
-        "heatmap": tables.heat_map,
-        "symbols": controls.symbols,
-        "code": lambda m: f"<pre><code>{escape(course_class())}</code></pre>",
-    }
-    return simple[kind](m)
-
-
-def shell_piece(m: Markup, body: str, state: State, found: re.Match[str]) -> str:
-    """What a comment in the frame around the story stands for."""
-    if found[1] == "style":
-        return asset("page.css") + asset("picture.css")
-    if found[1] == "script":
-        return "\n".join(without_comments(asset(name)) for name in SCRIPTS)
-    if found[1] == "data":
-        return json.dumps(page_data(m.view, state), separators=(",", ":")).replace("<", "\\u003c")
-    if found[1] == "constants":
-        return f"const CURVE = {json.dumps(tables.CURVE)}, LETTERS = {LETTERS};"
-    if found[1] == "panel":
-        return unquote(controls.panel(m))
-    if found[1] == "intro":
-        return m.prose(asset("intro.html")).replace("<!-- limits -->", limits(m.view))
-    if found[1] == "contents":
-        return contents(body)
-    if found[1] == "version":
-        return escape(crossent.__version__)
-    return body
-
-
-# --- Parts of the page ----------------------------------------------------------------------------
-
-
-def number_headings(story: str) -> str:
-    """Headings with their numbers, and at each section's end where its text stands in full."""
-    count = iter(range(1, 100))
-
-    def heading(found: re.Match[str]) -> str:
-        opening, name, title = found.groups()
-        number = f'<span class="number">{next(count)}</span> ' if "data-see" in opening else ""
-        return f'{opening}<h2 id="h-{name}">{number}{title}</h2>'
-
-    parts = []
-    for section in SECTION.sub(heading, story).split("</section>"):
-        see = SEE.search(section)
-        if see:
-            section = SEE.sub(f' class="step" aria-labelledby="{heading_id(section)}"', section)
-            section += f'<p class="see">In full: {see_also(see[1])}</p>\n'
-        parts.append(section)
-    return "</section>".join(parts)
-
-
-def heading_id(section: str) -> str:
-    found = re.search(r'<h2 id="([\w-]+)"', section)
-    return found[1] if found else ""
-
-
-def see_also(heading: str) -> str:
+def see_also(heading: str) -> Markup:
     """Where a step stands in docs/derivation.md; a link if the package says where its docs are."""
-    cited = f"<cite>docs/derivation.md</cite>, “{heading}”"
+    cited = Markup("<cite>docs/derivation.md</cite>, “{}”").format(heading)
     for line in metadata("crossent").get_all("Project-URL") or []:
         label, _, url = line.partition(", ")
         if label.lower() == "documentation":
             anchor = re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-"))
-            return f'<a href="{escape(url.rstrip("/"))}/derivation.md#{anchor}">{cited}</a>'
+            link = Markup('<a href="{}/derivation.md#{}">{}</a>')
+            return link.format(url.rstrip("/"), anchor, cited)
     return cited
 
 
-def put_in_flags(m: Markup, story: str) -> str:
-    """Hides the alternatives that do not hold."""
-    return re.sub(
-        r'data-if="(\w+)"',
-        lambda found: found[0] + ("" if m.flags[found[1]] else " hidden"),
-        story,
-    )
+# --- What the script needs to compute every number itself -----------------------------------------
 
 
-def contents(body: str) -> str:
-    """The list of steps."""
-    found = re.findall(r"<section id=(\w+) class=step.*?</span> (.+?)</h2>", body, re.DOTALL)
-    return "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
-
-
-def limits(view: View) -> str:
-    """What is not shown, in a sentence; nothing where all is."""
-    said = []
-    if view.hidden:
-        rows = ", ".join(f"{row.index:,}" for row in view.rows)
-        said.append(
-            f"Of {view.N:,} rows the page shows {len(view.rows)}: rows {rows}, among them those "
-            "with the largest, the median and the smallest loss. Sums and means are over all rows."
-        )
-    if view.row.rest:
-        said.append(
-            f"Of {view.C:,} classes it shows, for each row, the {len(view.row.classes)} that "
-            f"matter most: the target and the most probable. The {view.row.rest.count:,} others "
-            "act together, as one class whose probability is theirs added up."
-        )
-    return f'<p class="note">{" ".join(said)}</p>' if said else ""
-
-
-def page_data(view: View, state: State) -> dict[str, Any]:
-    """What the script needs to compute every number itself."""
-    hidden = view.hidden and {
-        "count": view.hidden.count,
-        "steps": view.hidden.steps.tolist(),
-        "losses": view.hidden.losses.tolist(),
-        "grad_squared": view.hidden.grad_squared,
-    }
+def page_data(walk: Walk) -> dict[str, Any]:
+    """Rows, choices and constants; what is not shown as sums and moments."""
+    view = walk.view
+    shown = [asdict(row) | {"names": walk.names(r)} for r, row in enumerate(view.rows)]
+    for row in shown:
+        row["short"] = [short_name(name) for name in row["names"]]
     return {
         "N": view.N,
         "C": view.C,
         "chosen": view.chosen,
-        "rows": [row_data(row) for row in view.rows],
-        "targets": list(state.targets),
-        "hidden": hidden,
+        "rows": shown,
+        "targets": walk.state.targets,
+        "hidden": view.hidden and asdict(view.hidden),
         "nudge": NUDGE,
-        "nudges": list(NUDGES),
-        "defaults": {
-            "shift": state.shift,
-            "step": state.step,
-            "margin": state.margin,
-            "keep": state.keep,
-            "smoothing": state.smoothing,
-        },
-    }
-
-
-def row_data(row: ShownRow) -> dict[str, Any]:
-    rest = row.rest and {
-        "count": row.rest.count,
-        "lse": row.rest.lse,
-        "sum_logits": row.rest.sum_logits,
-        "sum_y": row.rest.sum_y,
-        "sum_y_logits": row.rest.sum_y_logits,
-        "peak": row.rest.peak,
-        "moments": [[float(f"{x:.9g}") for x in line] for line in row.rest.moments],
-    }
-    return {
-        "index": row.index,
-        "names": list(row.names),
-        "a": row.a.tolist(),
-        "y": row.y.tolist(),
-        "rest": rest,
+        "nudges": NUDGES,
+        "choices": {name: choice._asdict() for name, choice in CHOICES.items()},
+        "curve": CURVE,
     }

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.explain.view import View
+from crossent.commands.explain.view import LARGEST_STEP, View
 
 Floats = NDArray[np.float64]
+
+
+class Choice(NamedTuple):
+    """A number that belongs to one step, and the slider that changes it."""
+
+    key: str  # of the number in the walk
+    parameter: str  # of the page's address
+    first: float  # what a page begins with
+    low: float
+    high: float
+    step: float
+
+
+CHOICES = {
+    "shift": Choice("kappa", "k", 1000.0, -1000, 1000, 10),  # of the overflow table
+    "step": Choice("eta", "eta", 1.0, 0, LARGEST_STEP, 0.05),
+    "margin": Choice("x", "x", 40.0, 0, 60, 1),  # of the confident right answer
+    "keep": Choice("keep", "w", 0.7, 0, 1, 0.05),  # what the right class keeps in the soft target
+    "smoothing": Choice("eps", "eps", 0.1, 0, 1, 0.01),
+}
 
 
 @dataclass(frozen=True)
@@ -20,11 +41,11 @@ class State:
     chosen: int  # place among the shown rows
     logits: tuple[tuple[float, ...], ...]  # of the shown rows and classes
     targets: tuple[int | None, ...]  # places among the shown classes; None: as given
-    shift: float = 1000.0  # kappa of the overflow table
-    step: float = 1.0  # eta
-    margin: float = 40.0  # of the confident right answer
-    keep: float = 0.7  # share that the right class keeps in the soft target
-    smoothing: float = 0.1  # epsilon
+    shift: float = CHOICES["shift"].first
+    step: float = CHOICES["step"].first
+    margin: float = CHOICES["margin"].first
+    keep: float = CHOICES["keep"].first
+    smoothing: float = CHOICES["smoothing"].first
 
     @classmethod
     def of(cls, view: View) -> State:
@@ -41,7 +62,7 @@ class FullRow:
     a: Floats  # (C,)
     y: Floats
     places: NDArray[np.intp]  # of the shown classes
-    has_rest: bool
+    hidden: NDArray[np.bool_]  # which classes are not shown
 
     @classmethod
     def of(cls, view: View, state: State, r: int) -> FullRow:
@@ -53,7 +74,7 @@ class FullRow:
         if target is not None:
             y = np.zeros_like(y)
             y[places[target]] = 1.0
-        return cls(a, y, places, shown.rest is not None)
+        return cls(a, y, places, ~np.isin(np.arange(len(a)), places))
 
     @property
     def target(self) -> int:
@@ -68,16 +89,11 @@ class FullRow:
 
     def fold(self, values: Floats) -> Floats:
         """The values of the shown classes, and the sum of the others."""
-        if not self.has_rest:
-            return values[self.places]
-        hidden = np.ones(len(values), dtype=bool)
-        hidden[self.places] = False
-        return np.append(values[self.places], values[hidden].sum())
+        rest = [values[self.hidden].sum()] if self.hidden.any() else []
+        return np.append(values[self.places], rest)
 
+    @property
     def folded_logits(self) -> Floats:
         """The shown logits, and one logit that stands for the others."""
-        if not self.has_rest:
-            return self.a[self.places]
-        hidden = np.ones(len(self.a), dtype=bool)
-        hidden[self.places] = False
-        return np.append(self.a[self.places], crossent.logsumexp(self.a[hidden]))
+        rest = [crossent.logsumexp(self.a[self.hidden])] if self.hidden.any() else []
+        return np.append(self.a[self.places], rest)

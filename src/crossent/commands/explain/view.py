@@ -66,19 +66,10 @@ class ShownRow:
 class HiddenRows:
     """The rows that are not shown: what they add to the sum of the losses after a step."""
 
-    problem: Problem
-    shown: frozenset[int]
+    count: int
     steps: Floats  # step sizes at which `losses` was computed: Chebyshev points, and 0
     losses: Floats
     grad_squared: float  # sum of squares of their entries in the gradient of the mean
-
-    @property
-    def count(self) -> int:
-        return self.problem.rows - len(self.shown)
-
-    def losses_after(self, step: float) -> float:
-        """Their losses after a step of this size, computed from all of their logits."""
-        return hidden_pass(self.problem, self.shown, step)[0]
 
 
 @dataclass(frozen=True)
@@ -102,6 +93,11 @@ class View:
     def row(self) -> ShownRow:
         return self.rows[self.chosen]
 
+    def losses_after(self, step: float) -> float:
+        """The hidden rows' losses after a step of this size, computed from all of their logits."""
+        shown = frozenset(row.index for row in self.rows)
+        return hidden_pass(self.problem, shown, step)[0]
+
     @property
     def slots(self) -> int:
         """Classes a table of the page has a line for; the others count as one."""
@@ -123,25 +119,26 @@ def make_view(problem: Problem, row: int | None = None) -> View:
 
 
 def show_row(problem: Problem, n: int) -> ShownRow:
-    """Row n with its telling classes: those of the target, then the most probable."""
+    """Row n with its telling classes, and the rest of them summed up."""
     a, y = problem.row(n)
-    if problem.classes <= ALL_CLASSES:
-        return shown_row(problem, n, np.arange(problem.classes), a, y)
+    classes = telling_classes(a, y)
+    hidden = ~np.isin(np.arange(len(a)), classes)
+    pace = LARGEST_STEP / problem.rows
+    rest = sum_up(a[hidden], y[hidden], pace, float(y.sum())) if hidden.any() else None
+    names = tuple(problem.name(int(k)) for k in classes)
+    return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
+
+
+def telling_classes(a: Floats, y: Floats) -> NDArray[np.intp]:
+    """All classes if they are few; else those of the target and the most probable, in order."""
+    if len(a) <= ALL_CLASSES:
+        return np.arange(len(a))
     wanted = np.argsort(-y, kind="stable")[:SOME_TARGETS]
     wanted = wanted[y[wanted] > 0]
     probable = np.argsort(-a, kind="stable")
     probable = probable[~np.isin(probable, wanted)][: SOME_CLASSES - len(wanted)]
     classes = np.concatenate((wanted, probable))
-    return shown_row(problem, n, classes[np.argsort(-a[classes], kind="stable")], a, y)
-
-
-def shown_row(problem: Problem, n: int, classes: Any, a: Floats, y: Floats) -> ShownRow:
-    hidden = np.ones(len(a), dtype=bool)
-    hidden[classes] = False
-    pace = LARGEST_STEP / problem.rows
-    rest = sum_up(a[hidden], y[hidden], pace, float(y.sum())) if hidden.any() else None
-    names = tuple(problem.name(int(k)) for k in classes)
-    return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
+    return classes[np.argsort(-a[classes], kind="stable")]
 
 
 def series(x: float) -> Floats:
@@ -170,7 +167,7 @@ def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
         sum_y_logits=float(y @ a),
         peak=peak,
         moments=[
-            row[: max(length, 3 - i)].tolist()
+            [float(f"{x:.9g}") for x in row[: max(length, 3 - i)]]
             for i, (row, length) in enumerate(zip(shares @ powers.T, needed, strict=False))
         ],
     )
@@ -219,6 +216,5 @@ def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows | None:
     angles = np.pi * (np.arange(points) + 0.5) / points
     steps = np.concatenate(([0.0], LARGEST_STEP / 2 * (1 - np.cos(angles))))
     passes = [hidden_pass(problem, shown, float(step)) for step in steps]
-    return HiddenRows(
-        problem, shown, steps, np.array([losses for losses, _ in passes]), passes[0][1]
-    )
+    losses = np.array([losses for losses, _ in passes])
+    return HiddenRows(problem.rows - len(shown), steps, losses, passes[0][1])

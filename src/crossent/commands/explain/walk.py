@@ -1,9 +1,9 @@
 """The numbers of every step, computed by crossent's core for what the reader has chosen.
 
-Keys name the step's symbol and then its indices: "p.1" is the probability of the class in place 1
-of the chosen row, "J.0.1" an entry of the Jacobian, "G.1.0" the gradient of the mean in shown row
-1, place 0. Classes that are not shown are one more place, the last. assets/walk.js computes the
-same dictionary; the tests hold one against the other.
+Each has the name of the step's symbol: "p" holds the probabilities of the chosen row, "J" its
+Jacobian, "G" the gradient of the mean over the shown rows. Classes that are not shown are one more
+place, the last. In the page a number is known by its name and its places, "p.1" or "J.0.1";
+assets/walk.js computes the same ones; the tests hold one against the other.
 """
 
 from __future__ import annotations
@@ -14,48 +14,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.explain.state import FullRow, State
+from crossent.commands.explain.state import CHOICES, FullRow, State
 from crossent.commands.explain.view import View
 
 Floats = NDArray[np.float64]
-Numbers = dict[str, float]
+Values = dict[str, Any]  # numbers, vectors and matrices under their names
 
 NUDGE = 1e-4  # h of the finite difference beside each derivative
 NUDGES = (0.1, 0.01, 0.001, 1e-5, 1e-7)  # h of the check of its own
 
 
-def all_numbers(view: View, state: State) -> Numbers:
-    """Every number of the walk under its key."""
+def all_values(view: View, state: State) -> Values:
+    """Everything that the walk has numbers for."""
     rows = [FullRow.of(view, state, r) for r in range(len(view.rows))]
     row = rows[state.chosen]
-    a, y = row.folded_logits(), row.fold(row.y)
-    numbers: Numbers = {"N": view.N, "C": view.C, "row": view.rows[state.chosen].index}
-    numbers |= {"kappa": state.shift, "eta": state.step, "x": state.margin}
-    numbers |= {"keep": state.keep, "eps": state.smoothing}
-    numbers["rest.count"] = view.C - len(row.places)
-    numbers["rows.hidden"] = view.hidden.count if view.hidden else 0
-    for r, each in enumerate(rows):
-        numbers |= indexed(f"A.{r}", each.folded_logits()) | indexed(f"Y.{r}", each.fold(each.y))
-    numbers |= {"t": row.target, "rival": row.rival}
-    numbers |= softmax_numbers(row, a, y, state.shift)
-    numbers |= loss_numbers(view, rows, state.chosen)
-    numbers |= chain_numbers(row, a, y)
-    numbers |= check_numbers(row, a, y)
-    numbers |= step_numbers(view, rows, state)
-    numbers |= confident_numbers(state.margin, state.smoothing)
-    numbers |= soft_numbers(row, state)
-    return numbers
-
-
-def indexed(name: str, values: Any) -> Numbers:
-    """The entries of an array under "name.i" or "name.i.j"."""
-    array = np.asarray(values)
+    a, y = row.folded_logits, row.fold(row.y)
     return {
-        ".".join((name, *map(str, place))): float(value) for place, value in np.ndenumerate(array)
+        "N": view.N,
+        "C": view.C,
+        "chosen": state.chosen,
+        "row": view.rows[state.chosen].index,
+        "target": [each.target for each in rows],
+        "t": row.target,
+        "rival": row.rival,
+        "A": [each.folded_logits for each in rows],
+        "Y": [each.fold(each.y) for each in rows],
+        **{choice.key: getattr(state, name) for name, choice in CHOICES.items()},
+        **softmax_values(row, a, y, state.shift),
+        **loss_values(view, rows, state.chosen),
+        **chain_values(row, a, y),
+        **check_values(row, a, y),
+        **step_values(view, rows, state),
+        **confident_values(state.margin, state.smoothing),
+        **soft_values(row, a, state),
     }
 
 
-def difference(function: Any, at: Floats, nudge: float) -> Floats:
+def flat(values: Values) -> dict[str, float]:
+    """Every single number under its name and its places."""
+    return {
+        ".".join((name, *map(str, place))): float(number)
+        for name, value in values.items()
+        for place, number in np.ndenumerate(value)
+    }
+
+
+def difference(function: Any, at: Floats, nudge: float = NUDGE) -> Floats:
     """Central differences of a function by each entry of `at`, one entry a row."""
     quotients = [
         (function(at + nudge * e) - function(at - nudge * e)) / (2 * nudge) for e in np.eye(len(at))
@@ -63,47 +67,48 @@ def difference(function: Any, at: Floats, nudge: float) -> Floats:
     return np.array(quotients)
 
 
+def loss_difference(a: Floats, y: Floats, nudge: float = NUDGE) -> Floats:
+    """Central differences of a row's loss by each logit."""
+    return difference(lambda at: crossent.cross_entropy(at, y, reduction="sum"), a, nudge)
+
+
 # --- The steps ------------------------------------------------------------------------------------
 
 
-def softmax_numbers(row: FullRow, a: Floats, y: Floats, shift: float) -> Numbers:
+def softmax_values(row: FullRow, a: Floats, y: Floats, shift: float) -> Values:
     """Logits, the same numbers without the maximum subtracted, exponentials, probabilities."""
-    m, target, p = float(a.max()), row.target, crossent.softmax(a)
-    not_p = np.diagonal(crossent.log_softmax_jacobian(a))
+    m, t, p = a.max(), row.target, crossent.softmax(a)
+    exps = np.exp(a - m)
     with np.errstate(all="ignore"):
         naive = np.exp(a + shift)
         naive_p = naive / naive.sum()
-    shifted_p = crossent.softmax(a + shift)
     return {
-        **indexed("a", a), **indexed("y", y), **indexed("size.a", a / np.abs(a).max(initial=1e-9)),
-        **indexed("shifted", a - m), **indexed("exp", np.exp(a - m)), **indexed("p", p),
-        **indexed("big", a + shift), **indexed("naive.exp", naive), **indexed("naive.p", naive_p),
-        **indexed("safe.p", shifted_p), "naive.sum": float(naive.sum()),
-        "m": m, "sum": float(np.exp(a - m).sum()), "lse": float(crossent.logsumexp(a)),
-        "sum.y": float(y.sum()), "sum.p": float(p.sum()), 
-        "a.t": float(a[target]), "p.t": float(p[target]), "p.rival": float(p[row.rival]),
-        "not.p.t": float(not_p[target]), "shift.sign": 0.0,
+        "a": a, "a.t": a[t], "size.a": a / np.abs(a).max(initial=1e-9),
+        "y": y, "onehot": y.max() == 1 and y.sum() == 1,
+        "right": a[t] == m, "m": m, "shifted": a - m, "exp": exps, "sum": exps.sum(),
+        "big": a + shift, "naive.exp": naive, "naive.p": naive_p,
+        "safe.p": crossent.softmax(a + shift), "breaks": np.isnan(naive_p).any(), "shift.sign": 0,
+        "p": p, "p.t": p[t], "p.rival": p[row.rival], "sum.p": p.sum(),
+        "not.p.t": crossent.log_softmax_jacobian(a)[t, t], "lse": crossent.logsumexp(a),
     }  # fmt: skip
 
 
-def loss_numbers(view: View, rows: list[FullRow], chosen: int) -> Numbers:
+def loss_values(view: View, rows: list[FullRow], chosen: int) -> Values:
     """The loss of each shown row, the sum and the mean over all rows."""
     losses = [float(crossent.cross_entropy(row.a, row.y, reduction="none")) for row in rows]
     hidden = float(view.hidden.losses[0]) if view.hidden else 0.0
     total = sum(losses) + hidden
     return {
-        **indexed("loss", losses), "loss": losses[chosen], "loss.hidden": hidden,
+        "losses": losses, "loss": losses[chosen], "loss.hidden": hidden,
         "loss.sum": total, "loss.mean": total / view.N,
     }  # fmt: skip
 
 
-def chain_numbers(row: FullRow, a: Floats, y: Floats) -> Numbers:
+def chain_values(row: FullRow, a: Floats, y: Floats) -> Values:
     """The derivative through the probabilities, the Jacobian, the two cases, their product."""
-    p, J = crossent.softmax(a), crossent.softmax_jacobian(a)
+    p, J, t = crossent.softmax(a), crossent.softmax_jacobian(a), row.target
     by_p = crossent.grad_wrt_probabilities(p, y) + 0.0
     by_log = crossent.log_softmax_jacobian(a)
-    target, rival = row.target, row.rival
-    own, others = -y * np.diagonal(by_log), p * (y.sum() - y)
     with np.errstate(all="ignore"):
         nudged = [
             difference(lambda x, k=k: -y[k] * np.log(x), p[k : k + 1], NUDGE * float(p[k]))[0, 0]
@@ -113,117 +118,92 @@ def chain_numbers(row: FullRow, a: Floats, y: Floats) -> Numbers:
         ]
         terms = by_p[:, None] * J
         long_way = terms.sum(0)
-    finite = by_p[np.isfinite(by_p)]
-    size = np.abs(finite).max(initial=0) or 1.0
-    J_difference = difference(crossent.softmax, a, NUDGE).T
-    log_difference = difference(crossent.log_softmax, a, NUDGE).T
+    size = np.abs(by_p[np.isfinite(by_p)]).max(initial=0) or 1.0
+    J_check = difference(crossent.softmax, a).T
     return {
-        **indexed("dp", by_p), **indexed("dp.check", nudged), "dp.t": float(by_p[target]),
-        **indexed("size.dp", np.clip(by_p / size, -1, 1)),
-        **indexed("J", J), **indexed("J.check", J_difference),
-        "J.error": float(np.abs(J_difference - J).max()), "J.size": float(np.abs(J).max() or 1.0),
-        "J.own": float(J[target, target]), "J.other": float(J[rival, target]),
-        **indexed("J.sum", J.sum(0)),
-        **indexed("dlog", by_log[target]), **indexed("dlog.check", log_difference[target]),
-        **indexed("own", own), **indexed("others", others),
-        **indexed("term", terms), **indexed("long", long_way),
+        "dp": by_p, "dp.check": nudged, "dp.t": by_p[t], "size.dp": np.clip(by_p / size, -1, 1),
+        "J": J, "J.check": J_check, "J.error": np.abs(J_check - J).max(),
+        "J.size": np.abs(J).max() or 1.0, "J.own": J[t, t], "J.other": J[row.rival, t],
+        "dlog": by_log[t], "dlog.check": difference(crossent.log_softmax, a).T[t],
+        "own": -y * np.diagonal(by_log), "others": p * (y.sum() - y),
+        "term": terms, "long": long_way, "longfails": np.isnan(long_way).any(),
     }  # fmt: skip
 
 
-def check_numbers(row: FullRow, a: Floats, y: Floats) -> Numbers:
+def check_values(row: FullRow, a: Floats, y: Floats) -> Values:
     """The gradient of the row's loss, and its finite differences for several h."""
     _, full = crossent.cross_entropy_and_grad(row.a, row.y, reduction="sum")
-    grad, target = row.fold(full), row.target
-
-    def loss(at: Floats) -> Any:
-        return crossent.cross_entropy(at, y, reduction="sum")
-
-    beside = difference(loss, a, NUDGE)
-    numbers = indexed("grad", grad) | indexed("grad.check", beside)
-    numbers |= {"grad.sum": float(grad.sum()), "grad.t": float(grad[target])}
-    numbers["grad.rival"] = float(grad[row.rival])
-    for place, h in enumerate(NUDGES):
-        quotient = difference(loss, a, h)
-        numbers[f"nudge.quotient.{place}"] = float(quotient[target])
-        numbers[f"nudge.error.{place}"] = float(np.abs(quotient - grad).max())
-    e = np.eye(len(a))[target] * NUDGES[0]
-    numbers |= {"nudge.up": float(loss(a + e)), "nudge.down": float(loss(a - e))}
-    return numbers
-
-
-def step_numbers(view: View, rows: list[FullRow], state: State) -> Numbers:
-    """The gradient of the mean over all rows, and the loss after a step against it."""
-    numbers: Numbers = {}
-    before = after = grad_squared = 0.0
-    if view.hidden:
-        before, grad_squared = float(view.hidden.losses[0]), view.hidden.grad_squared
-        after = view.hidden.losses_after(state.step)
-    for r, row in enumerate(rows):
-        loss, grad = crossent.cross_entropy_and_grad(row.a, row.y, normalizer=view.N)
-        moved = row.a - state.step * grad
-        target = row.places[row.target]
-        before += float(loss) * view.N
-        after += float(crossent.cross_entropy(moved, row.y, reduction="sum"))
-        grad_squared += float(grad @ grad)
-        numbers |= indexed(f"G.{r}", row.fold(grad))
-        if r == state.chosen:
-            numbers |= indexed("Grow", row.fold(grad)) | indexed("movedrow", moved[row.places])
-        numbers[f"pt.{r}"] = float(crossent.softmax(row.a)[target])
-        numbers[f"pt.after.{r}"] = float(crossent.softmax(moved)[target])
-    chosen = rows[state.chosen]
-    beside = difference(
-        lambda at: crossent.cross_entropy(at, chosen.fold(chosen.y), reduction="sum") / view.N,
-        chosen.folded_logits(), NUDGE,
-    )  # fmt: skip
-    numbers |= indexed("G.check", beside)
-    return numbers | {
-        "G.squared": grad_squared, "step.before": before / view.N, "step.after": after / view.N,
-        "step.predicted": before / view.N - state.step * grad_squared,
-        "step.sign": (after - before) / view.N,
+    grad, t = row.fold(full), row.target
+    quotients = [loss_difference(a, y, h) for h in NUDGES]
+    nudge = np.eye(len(a))[t] * NUDGES[0]
+    return {
+        "grad": grad, "grad.check": loss_difference(a, y), "grad.sum": grad.sum(),
+        "grad.t": grad[t], "grad.rival": grad[row.rival],
+        "nudge.quotient": [quotient[t] for quotient in quotients],
+        "nudge.error": [np.abs(quotient - grad).max() for quotient in quotients],
+        "nudge.up": crossent.cross_entropy(a + nudge, y, reduction="sum"),
+        "nudge.down": crossent.cross_entropy(a - nudge, y, reduction="sum"),
     }  # fmt: skip
 
 
-def confident_numbers(margin: float, smoothing: float) -> Numbers:
+def step_values(view: View, rows: list[FullRow], state: State) -> Values:
+    """The gradient of the mean over all rows, and the loss after a step against it."""
+    N, eta, chosen = view.N, state.step, rows[state.chosen]
+    before = after = squared = 0.0
+    if view.hidden:
+        before, squared = float(view.hidden.losses[0]), view.hidden.grad_squared
+        after = view.losses_after(eta)
+    G, moved, p_before, p_after = [], [], [], []
+    for row in rows:
+        loss, grad = crossent.cross_entropy_and_grad(row.a, row.y, normalizer=N)
+        later, target = row.a - eta * grad, row.places[row.target]
+        before += float(loss) * N
+        after += float(crossent.cross_entropy(later, row.y, reduction="sum"))
+        squared += float(grad @ grad)
+        G.append(row.fold(grad))
+        moved.append(later[row.places])
+        p_before.append(crossent.softmax(row.a)[target])
+        p_after.append(crossent.softmax(later)[target])
+    return {
+        "G": G, "Grow": G[state.chosen], "movedrow": moved[state.chosen],
+        "G.check": loss_difference(chosen.folded_logits, chosen.fold(chosen.y)) / N,
+        "G.squared": squared, "pt": p_before, "pt.after": p_after,
+        "step.before": before / N, "step.after": after / N,
+        "step.predicted": before / N - eta * squared, "step.sign": (after - before) / N,
+    }  # fmt: skip
+
+
+def confident_values(margin: float, smoothing: float) -> Values:
     """Logits [x, 0, 0] with target 0: the loss as it is often computed, and as it is."""
-    numbers: Numbers = {}
-    for name, dtype in (("64", np.float64), ("32", np.float32)):
+    values: Values = {"sure.R": 2 * np.exp(-margin)}
+    for bits, dtype in (("64", np.float64), ("32", np.float32)):
         a = np.array([margin, 0, 0], dtype=dtype)
         loss, grad = crossent.cross_entropy_and_grad(a, 0)
         exps = np.exp(a - a.max())
         p = exps[0] / exps.sum()
-        numbers |= {f"sure.loss.{name}": float(loss), f"sure.grad.{name}": float(grad[0])}
-        naive_loss, naive_grad = float(-np.log(p)) + 0.0, float(p - 1)
-        numbers |= {f"sure.naive.loss.{name}": naive_loss, f"sure.naive.grad.{name}": naive_grad}
+        values |= {f"sure.loss.{bits}": loss, f"sure.grad.{bits}": grad[0]}
+        values |= {f"sure.naive.loss.{bits}": -np.log(p) + 0.0, f"sure.naive.grad.{bits}": p - 1}
     smoothed = crossent.cross_entropy_and_grad([margin, 0.0, 0.0], 0, label_smoothing=smoothing)[1]
-    return numbers | {"sure.R": float(2 * np.exp(-margin)), "sure.smoothed": float(smoothed[0])}
+    return values | {"sure.smoothed": smoothed[0], "toosure": smoothed[0] > 0}
 
 
-def soft_numbers(row: FullRow, state: State) -> Numbers:
+def soft_values(row: FullRow, a: Floats, state: State) -> Values:
     """A target that is shared between classes, half of it, and label smoothing."""
-    soft = np.zeros_like(row.y)
+    soft, eps = np.zeros_like(row.y), state.smoothing
     soft[row.places] = shared_target(row.target, len(row.places), state.keep)
+    q = (1 - eps) * row.y + eps / len(row.a)
     loss, grad = crossent.cross_entropy_and_grad(row.a, soft, reduction="sum")
     half_loss, half_grad = crossent.cross_entropy_and_grad(row.a, soft / 2, reduction="sum")
-    eps, classes = state.smoothing, len(row.a)
-    q = (1 - eps) * row.y + eps / classes
     smooth_loss, smooth_grad = crossent.cross_entropy_and_grad(
         row.a, row.y, reduction="sum", label_smoothing=eps
     )
-    soft_check, smooth_check = (
-        difference(
-            lambda at, y=target: crossent.cross_entropy(at, y, reduction="sum"),
-            row.folded_logits(), NUDGE,
-        )
-        for target in (row.fold(soft), row.fold(q))
-    )  # fmt: skip
     return {
-        **indexed("soft.y", row.fold(soft)), **indexed("soft.grad", row.fold(grad)),
-        "soft.loss": float(loss), "half.loss": float(half_loss),
-        **indexed("half.grad", row.fold(half_grad)),
-        **indexed("q", row.fold(q)), **indexed("smooth.grad", row.fold(smooth_grad)),
-        **indexed("smooth.check", smooth_check), **indexed("soft.check", soft_check),
-        "smooth.loss": float(smooth_loss), "smooth.keep": 1 - eps,
-        "smooth.even": float(-crossent.log_softmax(row.a).mean()),
+        "soft.y": row.fold(soft), "soft.loss": loss, "soft.grad": row.fold(grad),
+        "soft.check": loss_difference(a, row.fold(soft)),
+        "half.loss": half_loss, "half.grad": row.fold(half_grad),
+        "q": row.fold(q), "smooth.loss": smooth_loss, "smooth.grad": row.fold(smooth_grad),
+        "smooth.check": loss_difference(a, row.fold(q)), "smooth.keep": 1 - eps,
+        "smooth.even": -crossent.log_softmax(row.a).mean(),
     }  # fmt: skip
 
 

@@ -3,28 +3,10 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-function slotNames(data, state) {
-  const rest = data.C - data.rows[state.chosen].names.length;
-  return (r) => [...data.rows[r].names, ...(rest ? [`${rest.toLocaleString("en-US")} others`] : [])];
-}
-
-function allWords(data, state, numbers) {
-  const names = slotNames(data, state), words = {};
-  names(state.chosen).forEach((name, k) => { words[`name.${k}`] = name; });
-  data.rows.forEach((_, r) => {
-    const shown = data.rows[r].names;
-    words[`target.${r}`] = shown[argmax(shown.map((_, k) => numbers[`Y.${r}.${k}`]))];
-  });
-  words["t.name"] = words[`name.${numbers.t}`];
-  words["rival.name"] = words[`name.${numbers.rival}`];
-  return words;
-}
-
-// As in panels.py: what tells long names apart.
-function shortName(name) {
-  if (name.length <= LETTERS) return name;
-  const telling = name.replace(/^class (?=\d+$)|^[\d,]+ (?=others$)/, "");
-  return telling.length <= LETTERS ? telling : `${telling.slice(0, LETTERS - 1)}…`;
+function allWords(data, { chosen }, numbers) {
+  const { names, short } = data.rows[chosen];
+  const target = data.rows.map((row, r) => row.names[numbers[`target.${r}`]]);
+  return flat({ name: names, short, target, "t.name": names[numbers.t], "rival.name": names[numbers.rival] });
 }
 
 function drawText(numbers, words) {
@@ -33,63 +15,40 @@ function drawText(numbers, words) {
     element.textContent = writeNumber(value, element.dataset.f);
     element.dataset.v = String(Number(value.toPrecision(9)));
   }
-  for (const element of $$("[data-w]")) {
-    const word = words[element.dataset.w];
-    if (word !== undefined) element.textContent = element.closest("svg") ? shortName(word) : word;
+  for (const element of $$("[data-w]")) element.textContent = words[element.dataset.w];
+  // Labels say the class's name, which changes with the row.
+  for (const element of $$("[data-label]")) {
+    element.setAttribute("aria-label", element.dataset.label.replace(/name\.\d+/, (key) => words[key]));
   }
 }
 
-function drawFlags(flags) {
-  for (const element of $$("[data-if]")) element.hidden = !flags[element.dataset.if];
+function drawFlags(numbers) {
+  for (const element of $$("[data-if]")) {
+    const [, not, name] = element.dataset.if.match(/^(not )?(\w+)$/);
+    element.hidden = Boolean(numbers[name]) === Boolean(not);
+  }
 }
 
 function drawBars(numbers) {
   for (const bar of $$("[data-bar]")) {
-    const value = numbers[bar.dataset.bar];
+    const value = numbers[bar.dataset.bar] / (numbers[bar.dataset.size] || 1);
     bar.style.setProperty("--v", Math.min(Math.abs(value), 1));
     bar.classList.toggle("below", value < 0);
   }
-  for (const rect of $$("[data-length]")) {
-    const [key, kind, from, scale] = rect.dataset.length.split(" "), zero = Number(from);
-    const value = Math.max(-1, Math.min(1, numbers[key])), length = Math.abs(value) * scale;
-    rect.setAttribute("x", value < 0 ? zero - length : zero);
-    rect.setAttribute("width", length);
-    if (kind === "sign") rect.setAttribute("class", value < 0 ? "below" : "up");
-    if (kind === "truth") rect.setAttribute("visibility", value === 0 ? "hidden" : "visible");
-  }
 }
 
-function drawHeat(numbers) {
-  const size = numbers["J.size"];
-  for (const rect of $$("[data-heat]")) {
-    const value = numbers[rect.dataset.heat];
-    rect.setAttribute("fill-opacity", Math.abs(value) / size);
-    rect.setAttribute("class", value < 0 ? "below" : "up");
-  }
-  for (const cell of $$("[data-cell]")) {
-    const value = numbers[`J.${cell.dataset.cell.replace(" ", ".")}`];
-    cell.style.setProperty("--v", Math.abs(value) / size);
-    cell.classList.toggle("below", value < 0);
-  }
-}
-
-// The marks that move with the choice of row and target.
-function drawMarks(numbers, state) {
-  for (const row of $$("[data-slot]")) row.classList.toggle("target", Number(row.dataset.slot) === numbers.t);
-  for (const row of $$("[data-share]")) row.classList.toggle("empty", numbers[`y.${row.dataset.share}`] === 0);
-  for (const row of $$("[data-r]")) {
-    const r = Number(row.dataset.r);
-    row.classList.toggle("chosen", r === state.chosen);
-    if (!row.closest(".matrix")) continue;
-    const y = $$("td", row).map((_, k) => numbers[`Y.${r}.${k}`]);
-    $$("td", row).forEach((cell, k) => cell.classList.toggle("target", k === argmax(y)));
+// The marks that move with the choice of row and target: "target t 2" marks a target where t is 2.
+function drawMarks(numbers) {
+  for (const element of $$("[data-mark]")) {
+    const [mark, key, value] = element.dataset.mark.split(" ");
+    element.classList.toggle(mark, numbers[key] === Number(value));
   }
 }
 
 function drawCurve(numbers) {
-  const { left, top, width, height, max } = CURVE, p = numbers["p.t"];
-  const loss = p > 0 ? Math.min(-Math.log(p), max) : max;
-  const x = left + width * p, y = top + height * (1 - loss / max);
+  const { left, top, width, height, most } = data.curve, p = numbers["p.t"];
+  const loss = p > 0 ? Math.min(-Math.log(p), most) : most;
+  const x = left + width * p, y = top + height * (1 - loss / most);
   $("#dot").setAttribute("cx", x);
   $("#dot").setAttribute("cy", y);
   $("#drop").setAttribute("d", `M${left} ${y}H${x}V${top + height}`);

@@ -9,10 +9,9 @@ function update({ keepAddress = false } = {}) {
   numbers = allNumbers(data, state);
   words = allWords(data, state, numbers);
   drawText(numbers, words);
-  drawFlags(allFlags(numbers, Number($(".heat").dataset.size)));
+  drawFlags(numbers);
   drawBars(numbers);
-  drawHeat(numbers);
-  drawMarks(numbers, state);
+  drawMarks(numbers);
   drawCurve(numbers);
   if (cell) drawTerm(cell, numbers, words);
   drawQuestions();
@@ -41,24 +40,6 @@ function syncControls() {
   for (const input of $$("[name=row]")) input.checked = Number(input.value) === state.chosen;
   for (const input of $$("[data-part]")) input.value = state[input.dataset.part];
   $("#reveal").checked = state.reveal;
-  nameControls();
-}
-
-// Labels say the class's name, which changes with the row.
-function nameControls() {
-  for (const input of $$("[data-logit]")) {
-    const name = words[`name.${input.dataset.logit}`];
-    input.setAttribute("aria-label", `logit of ${name}`);
-  }
-  for (const input of $$("[name=target]:not([value=y])")) {
-    input.setAttribute("aria-label", `${words[`name.${input.value}`]} is the target`);
-  }
-}
-
-function setLogit(place, value) {
-  if (!Number.isFinite(value)) return;
-  state.logits[state.chosen][place] = value;
-  update();
 }
 
 function setTarget(place) {
@@ -71,31 +52,24 @@ function say(text) {
 }
 
 document.addEventListener("input", ({ target }) => {
-  if (target.dataset.logit && target.value !== "") setLogit(Number(target.dataset.logit), Number(target.value));
-  if (target.dataset.part) {
-    state[target.dataset.part] = Number(target.value);
-    update();
-  }
+  const { logit, part } = target.dataset, value = Number(target.value);
+  if (logit && target.value !== "" && Number.isFinite(value)) state.logits[state.chosen][Number(logit)] = value;
+  if (part) state[part] = value;
+  if (logit || part) update();
 });
 
 document.addEventListener("change", ({ target }) => {
-  if (target.name === "target") setTarget(target.value === "y" ? null : Number(target.value));
-  if (target.name === "row") {
-    state.chosen = Number(target.value);
-    update();
-  }
-  if (target.id === "reveal") {
-    state.reveal = target.checked;
-    update();
-  }
-  if (target.dataset.logit) syncControls();
+  if (target.name === "row") state.chosen = Number(target.value);
+  if (target.id === "reveal") state.reveal = target.checked;
   if (target.name?.startsWith("ask-")) answer(target.closest(".ask"));
+  if (target.name === "target") setTarget(target.value === "y" ? null : Number(target.value));
+  else update();
 });
 
 document.addEventListener("click", (event) => {
   const pick = event.target.closest("[data-pick]"), link = event.target.closest('a[href^="#"]');
   const button = event.target.closest("button");
-  if (pick && Number(pick.dataset.pick) < data.rows[state.chosen].a.length) setTarget(Number(pick.dataset.pick));
+  if (pick) setTarget(Number(pick.dataset.pick));
   if (link) {
     event.preventDefault();
     goTo(link.getAttribute("href").slice(1));
@@ -169,21 +143,19 @@ function drawVerdict(set, open) {
 // --- The heat map --------------------------------------------------------------------------------
 
 // One stop of the Tab key for the whole map; the arrow keys move in it.
-function focusOnly(cell) {
-  for (const each of $$("[data-cell]")) each.tabIndex = each === cell ? 0 : -1;
+function focusOnly(stop) {
+  for (const each of $$("[data-cell]")) each.tabIndex = each === stop ? 0 : -1;
 }
 
-function pointAt(next) {
-  cell = next;
+function pointAt({ target }) {
+  if (!target.closest("[data-cell]")) return;
+  cell = target.closest("[data-cell]");
   focusOnly(cell);
   drawTerm(cell, numbers, words);
 }
 
-for (const each of $$("[data-cell]")) {
-  each.addEventListener("pointerenter", () => pointAt(each));
-  each.addEventListener("focus", () => pointAt(each));
-}
-
+$(".heat").addEventListener("pointerover", pointAt);
+$(".heat").addEventListener("focusin", pointAt);
 $(".heat").addEventListener("keydown", (event) => {
   const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
   const here = event.target.closest("[data-cell]");

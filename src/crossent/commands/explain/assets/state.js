@@ -1,13 +1,11 @@
 // What the reader has chosen, kept in the address after the #: a=2,1,0.1;0.1,2,1.9&t=1,0&row=0 ...
 // Only what differs from the page's own numbers is written.
 
-const PARTS = { shift: "k", step: "eta", margin: "x", keep: "w", smoothing: "eps" };
-const LIMITS = { shift: [-1000, 1000], step: [0, 4], margin: [0, 60], keep: [0, 1], smoothing: [0, 1] };
-
 function firstState(data) {
   return {
     chosen: data.chosen, logits: data.rows.map((row) => row.a.slice()), targets: data.targets.slice(),
-    ...data.defaults, reveal: false, at: "",
+    ...Object.fromEntries(Object.entries(data.choices).map(([name, { first }]) => [name, first])),
+    reveal: false, at: "",
   };
 }
 
@@ -28,9 +26,9 @@ function readState(data, fragment) {
   }
   const row = data.rows.findIndex(({ index }) => String(index) === given.get("row"));
   if (row >= 0) state.chosen = row;
-  for (const [name, part] of Object.entries(PARTS)) {
-    const value = number(given.get(part));
-    if (value !== null) state[name] = Math.max(LIMITS[name][0], Math.min(LIMITS[name][1], value));
+  for (const [name, { parameter, low, high }] of Object.entries(data.choices)) {
+    const value = number(given.get(parameter));
+    if (value !== null) state[name] = Math.max(low, Math.min(high, value));
   }
   state.reveal = given.get("show") === "1";
   state.at = given.get("at") || "";
@@ -43,7 +41,9 @@ function writeState(data, state) {
   if (differs("logits")) parts.push(`a=${state.logits.map((row) => row.join(",")).join(";")}`);
   if (differs("targets")) parts.push(`t=${state.targets.map((t) => (t === null ? "y" : t)).join(",")}`);
   if (differs("chosen")) parts.push(`row=${data.rows[state.chosen].index}`);
-  for (const [name, part] of Object.entries(PARTS)) if (differs(name)) parts.push(`${part}=${state[name]}`);
+  for (const [name, { parameter }] of Object.entries(data.choices)) {
+    if (differs(name)) parts.push(`${parameter}=${state[name]}`);
+  }
   if (state.reveal) parts.push("show=1");
   if (state.at) parts.push(`at=${state.at}`);
   return parts.join("&");

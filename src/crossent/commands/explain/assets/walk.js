@@ -1,4 +1,4 @@
-// Every number of the walk from the reader's choices: the same keys and values as walk.py, which
+// Every number of the walk from the reader's choices: the same names and values as walk.py, which
 // takes them from crossent's core. What is not shown comes as sums and moments (view.py).
 
 const sum = (values) => values.reduce((total, x) => total + x, 0);
@@ -48,7 +48,7 @@ function foldedRow(shown, logits, target) {
     if (rest.sum_y === 0) rest.sum_y_logits = 0;
   }
   const soft = softmaxRow(a);
-  return { a, y, rest, soft, shown: logits.length, loss: rowLoss(soft, y, rest, logits.length) };
+  return { a, y, rest, soft, shown: logits.length, t: argmax(y.slice(0, logits.length)), loss: rowLoss(soft, y, rest, logits.length) };
 }
 
 // The folded class has one logit, its members many: their part of the loss is by their own logits.
@@ -93,148 +93,135 @@ function sharedTarget(target, classes, keep) {
   return [...shares.slice(0, target), keep, ...shares.slice(target)];
 }
 
+// Every value under its name and its places: { J: [[1, 2]] } becomes J.0.0 and J.0.1.
+function flat(values) {
+  const entries = (name, value) =>
+    Array.isArray(value) ? value.flatMap((entry, k) => entries(`${name}.${k}`, entry)) : [[name, value]];
+  return Object.fromEntries(Object.entries(values).flatMap(([name, value]) => entries(name, value)));
+}
+
 function allNumbers(data, state) {
-  const numbers = {}, N = data.N;
-  const put = (name, value) => {
-    if (Array.isArray(value)) value.forEach((entry, k) => put(`${name}.${k}`, entry));
-    else numbers[name] = value;
-  };
   const rows = data.rows.map((shown, r) => foldedRow(shown, state.logits[r], state.targets[r]));
-  const row = rows[state.chosen], { a, y, soft } = row, target = argmax(y.slice(0, row.shown));
-  const others = data.rows[state.chosen].a.map((_, k) => k).filter((k) => k !== target);
-  const rival = others.length ? others.reduce((best, k) => (a[k] > a[best] ? k : best)) : target;
-  put("N", N); put("C", data.C); put("row", data.rows[state.chosen].index);
-  put("kappa", state.shift); put("eta", state.step); put("x", state.margin); put("keep", state.keep);
-  put("eps", state.smoothing);
-  put("rest.count", data.C - row.shown); put("rows.hidden", data.hidden ? data.hidden.count : 0);
-  rows.forEach((each, r) => { put(`A.${r}`, each.a); put(`Y.${r}`, each.y); });
-  put("t", target); put("rival", rival);
-  putSoftmax(put, row, state.shift, target, rival);
-  putLosses(put, data, rows, state.chosen);
+  const row = rows[state.chosen], { a, y, soft, t } = row;
+  const others = state.logits[state.chosen].map((_, k) => k).filter((k) => k !== t);
+  const rival = others.length ? others.reduce((best, k) => (a[k] > a[best] ? k : best)) : t;
   const grad = gradient(soft, y);
-  putChain(put, data.nudge, row, grad, target, rival);
-  putChecks(put, data, row, grad, target, rival);
-  putStep(put, data, rows, state);
-  putSure(put, state.margin, state.smoothing);
-  putSoft(put, data, row, state, target);
-  return numbers;
+  const values = {
+    N: data.N, C: data.C, chosen: state.chosen, row: data.rows[state.chosen].index, t, rival,
+    target: rows.map((each) => each.t), A: rows.map((each) => each.a), Y: rows.map((each) => each.y),
+    ...softmaxValues(row, state.shift, rival),
+    ...lossValues(data, rows, state.chosen),
+    ...chainValues(row, data.nudge, rival),
+    grad, "grad.sum": sum(grad), "grad.t": grad[t], "grad.rival": grad[rival],
+    ...checkValues(row, data, grad),
+    ...stepValues(data, rows, state),
+    ...confidentValues(state.margin, state.smoothing),
+    ...softValues(row, data, state),
+  };
+  for (const [name, { key }] of Object.entries(data.choices)) values[key] = state[name];
+  return flat(values);
 }
 
-function putSoftmax(put, { a, y, soft }, shift, target, rival) {
-  const size = Math.max(largest(a), 1e-9), naive = a.map((x) => Math.exp(x + shift)), total = sum(naive);
-  put("a", a); put("y", y); put("size.a", a.map((x) => x / size)); put("m", soft.m);
-  put("shifted", a.map((x) => x - soft.m)); put("exp", soft.exps); put("p", soft.p);
-  put("big", a.map((x) => x + shift)); put("naive.exp", naive); put("naive.p", naive.map((e) => e / total));
-  put("safe.p", softmaxRow(a.map((x) => x + shift)).p); put("naive.sum", total);
-  put("sum", soft.total); put("lse", soft.lse); put("sum.y", sum(y)); put("sum.p", sum(soft.p));
-  put("a.t", a[target]); put("p.t", soft.p[target]); put("p.rival", soft.p[rival]);
-  put("not.p.t", soft.notP[target]); put("shift.sign", 0);
-}
-
-function putLosses(put, data, rows, chosen) {
-  const losses = rows.map((row) => row.loss), hidden = data.hidden ? data.hidden.losses[0] : 0;
-  put("loss", losses); put("loss", losses[chosen]); put("loss.hidden", hidden);
-  put("loss.sum", sum(losses) + hidden); put("loss.mean", (sum(losses) + hidden) / data.N);
-}
-
-function putChain(put, h, { a, y, soft }, grad, target, rival) {
-  const { p, notP } = soft;
-  const byP = y.map((share, k) => (share === 0 ? 0 : -share / p[k]));
-  const finite = byP.filter(Number.isFinite), size = largest([...finite, 0]) || 1;
-  put("dp", byP); put("dp.t", byP[target]);
-  put("size.dp", byP.map((x) => Math.max(-1, Math.min(1, x / size))));
-  put("dp.check", y.map((share, k) => {
-    const step = h * p[k];
-    return share === 0 ? 0 : (-share * Math.log(p[k] + step) + share * Math.log(p[k] - step)) / (2 * step);
-  }));
-  const J = p.map((prob, i) => p.map((other, j) => (i === j ? prob * notP[i] : -prob * other)));
-  const ups = a.map((_, k) => [softmaxRow(nudged(a, k, h)), softmaxRow(nudged(a, k, -h))]);
-  const check = p.map((_, i) => ups.map(([up, down]) => (up.p[i] - down.p[i]) / (2 * h)));
-  put("J", J); put("J.check", check); put("J.size", largest(J.flat()) || 1);
-  put("J.error", largest(J.flat().map((x, n) => x - check.flat()[n])));
-  put("J.own", J[target][target]); put("J.other", J[rival][target]);
-  put("J.sum", J.map((_, j) => sum(J.map((line) => line[j]))));
-  put("dlog", p.map((prob, i) => (i === target ? notP[i] : -prob)));
-  put("dlog.check", ups.map(([up, down]) => (down.nll[target] - up.nll[target]) / (2 * h)));
-  put("own", y.map((share, k) => -share * notP[k]));
-  put("others", p.map((prob, k) => prob * (sum(y) - y[k])));
-  const terms = J.map((line, k) => line.map((slope) => byP[k] * slope));
-  put("term", terms); put("long", J.map((_, j) => sum(terms.map((line) => line[j]))));
-  put("grad", grad); put("grad.sum", sum(grad)); put("grad.t", grad[target]); put("grad.rival", grad[rival]);
-}
-
-function putChecks(put, data, { a, y }, grad, target) {
-  const loss = (at) => foldedLoss(at, y);
-  put("grad.check", differences(loss, a, data.nudge));
-  data.nudges.forEach((h, n) => {
-    const quotients = differences(loss, a, h);
-    put(`nudge.quotient.${n}`, quotients[target]);
-    put(`nudge.error.${n}`, largest(quotients.map((q, k) => q - grad[k])));
-  });
-  put("nudge.up", loss(nudged(a, target, data.nudges[0])));
-  put("nudge.down", loss(nudged(a, target, -data.nudges[0])));
-}
-
-function putStep(put, data, rows, state) {
-  const N = data.N, eta = state.step;
-  let before = 0, after = 0, squared = 0;
-  if (data.hidden) {
-    before = data.hidden.losses[0];
-    after = hiddenLosses(data.hidden, eta);
-    squared = data.hidden.grad_squared;
-  }
-  rows.forEach((row, r) => {
-    const { a, y, soft, rest } = row, target = argmax(y.slice(0, row.shown));
-    const G = gradient(soft, y).map((g) => g / N);
-    const moved = a.slice(0, row.shown).map((x, k) => x - eta * G[k]);
-    const later = rest && { ...rest, ...restAfter(rest, soft, y, eta / N) };
-    const softLater = softmaxRow(later ? [...moved, later.lse] : moved);
-    before += row.loss;
-    after += rowLoss(softLater, y, later, row.shown);
-    squared += sum(G.slice(0, row.shown).map((g) => g * g)) + (later ? later.grad_squared / (N * N) : 0);
-    put(`G.${r}`, G); put(`pt.${r}`, soft.p[target]); put(`pt.after.${r}`, softLater.p[target]);
-    if (r === state.chosen) { put("Grow", G); put("movedrow", moved); }
-  });
-  const { a, y } = rows[state.chosen];
-  put("G.check", differences((at) => foldedLoss(at, y) / N, a, data.nudge));
-  put("G.squared", squared); put("step.before", before / N); put("step.after", after / N);
-  put("step.predicted", before / N - eta * squared); put("step.sign", (after - before) / N);
-}
-
-function putSure(put, margin, smoothing) {
-  for (const [bits, round] of [["64", (x) => x], ["32", Math.fround]]) {
-    const x = round(margin), R = 2 * Math.exp(-Math.abs(x));
-    const small = round(Math.exp(-x)), total = round(round(1 + small) + small), p = round(1 / total);
-    put(`sure.loss.${bits}`, Math.log1p(R)); put(`sure.grad.${bits}`, -R / (1 + R));
-    put(`sure.naive.loss.${bits}`, -round(Math.log(p)) + 0); put(`sure.naive.grad.${bits}`, round(p - 1));
-  }
-  const R = 2 * Math.exp(-margin);
-  put("sure.R", R); put("sure.smoothed", -R / (1 + R) + (2 * smoothing) / 3);
-}
-
-function putSoft(put, data, row, state, target) {
-  const { a, y, soft, rest } = row, eps = state.smoothing, C = data.C;
-  const shared = sharedTarget(argmax(y.slice(0, row.shown)), row.shown, state.keep);
-  if (rest) shared.push(0);
-  const grad = gradient(soft, shared), loss = weighted(shared, soft.nll);
-  put("soft.y", shared); put("soft.grad", grad); put("soft.loss", loss); put("half.loss", loss / 2);
-  put("half.grad", grad.map((g) => g / 2));
-  const count = (k) => (k < row.shown ? 1 : rest.count);
-  const q = y.map((share, k) => (1 - eps) * share + (eps * count(k)) / C);
-  const nll = sum(soft.nll.slice(0, row.shown)) + (rest ? rest.count * soft.lse - rest.sum_logits : 0);
-  put("q", q); put("smooth.grad", gradient(soft, q)); put("smooth.keep", 1 - eps);
-  put("smooth.even", nll / C); put("smooth.loss", (1 - eps) * row.loss + (eps * nll) / C);
-  put("smooth.check", differences((at) => foldedLoss(at, q), a, data.nudge));
-  put("soft.check", differences((at) => foldedLoss(at, shared), a, data.nudge));
-}
-
-// Which of the alternative sentences hold (flags_of in markup.py).
-function allFlags(numbers, slots) {
-  const all = (name) => Array.from({ length: slots }, (_, k) => numbers[`${name}.${k}`]);
-  const y = all("y"), onehot = Math.max(...y) === 1 && sum(y) === 1;
-  const right = numbers["a.t"] === Math.max(...all("a")), breaks = all("naive.p").some(Number.isNaN);
+function softmaxValues({ a, y, soft, t }, shift, rival) {
+  const { m, exps, total, lse, p, notP } = soft, size = Math.max(largest(a), 1e-9);
+  const big = a.map((x) => x + shift), naive = big.map(Math.exp), naiveP = naive.map((e) => e / sum(naive));
   return {
-    onehot, soft: !onehot, right, wrong: !right, breaks, holds: !breaks,
-    longfails: all("long").some(Number.isNaN), toosure: numbers["sure.smoothed"] > 0,
+    a, "a.t": a[t], "size.a": a.map((x) => x / size), y,
+    onehot: Math.max(...y) === 1 && sum(y) === 1, right: a[t] === m,
+    m, shifted: a.map((x) => x - m), exp: exps, sum: total,
+    big, "naive.exp": naive, "naive.p": naiveP, "safe.p": softmaxRow(big).p,
+    breaks: naiveP.some(Number.isNaN), "shift.sign": 0,
+    p, "p.t": p[t], "p.rival": p[rival], "sum.p": sum(p), "not.p.t": notP[t], lse,
+  };
+}
+
+function lossValues(data, rows, chosen) {
+  const losses = rows.map((row) => row.loss), hidden = data.hidden ? data.hidden.losses[0] : 0;
+  const total = sum(losses) + hidden;
+  return { losses, loss: losses[chosen], "loss.hidden": hidden, "loss.sum": total, "loss.mean": total / data.N };
+}
+
+function chainValues({ a, y, soft, t }, h, rival) {
+  const { p, notP } = soft, total = sum(y);
+  const dp = y.map((share, k) => (share === 0 ? 0 : -share / p[k]));
+  const size = largest([...dp.filter(Number.isFinite), 0]) || 1;
+  const pCheck = (share, k) => (share * (Math.log(p[k] * (1 - h)) - Math.log(p[k] * (1 + h)))) / (2 * h * p[k]);
+  const J = p.map((prob, i) => p.map((other, j) => (i === j ? prob * notP[i] : -prob * other)));
+  const moved = a.map((_, k) => [softmaxRow(nudged(a, k, h)), softmaxRow(nudged(a, k, -h))]);
+  const check = p.map((_, i) => moved.map(([up, down]) => (up.p[i] - down.p[i]) / (2 * h)));
+  const term = J.map((line, k) => line.map((slope) => dp[k] * slope));
+  const long = J.map((_, j) => sum(term.map((line) => line[j])));
+  return {
+    dp, "dp.t": dp[t], "size.dp": dp.map((x) => Math.max(-1, Math.min(1, x / size))),
+    "dp.check": y.map((share, k) => (share === 0 ? 0 : pCheck(share, k))),
+    J, "J.check": check, "J.size": largest(J.flat()) || 1, "J.own": J[t][t], "J.other": J[rival][t],
+    "J.error": largest(J.flat().map((x, n) => x - check.flat()[n])),
+    dlog: p.map((prob, i) => (i === t ? notP[i] : -prob)),
+    "dlog.check": moved.map(([up, down]) => (down.nll[t] - up.nll[t]) / (2 * h)),
+    own: y.map((share, k) => -share * notP[k]), others: p.map((prob, k) => prob * (total - y[k])),
+    term, long, longfails: long.some(Number.isNaN),
+  };
+}
+
+function checkValues({ a, y, t }, { nudge, nudges }, grad) {
+  const loss = (at) => foldedLoss(at, y), quotients = nudges.map((h) => differences(loss, a, h));
+  return {
+    "grad.check": differences(loss, a, nudge),
+    "nudge.quotient": quotients.map((quotient) => quotient[t]),
+    "nudge.error": quotients.map((quotient) => largest(quotient.map((q, k) => q - grad[k]))),
+    "nudge.up": loss(nudged(a, t, nudges[0])), "nudge.down": loss(nudged(a, t, -nudges[0])),
+  };
+}
+
+// A row after a step of size eta against the gradient of the mean over N rows.
+function rowAfter({ a, y, soft, rest, shown, t }, eta, N) {
+  const G = gradient(soft, y).map((g) => g / N);
+  const moved = a.slice(0, shown).map((x, k) => x - eta * G[k]);
+  const later = rest && { ...rest, ...restAfter(rest, soft, y, eta / N) };
+  const softLater = softmaxRow(later ? [...moved, later.lse] : moved);
+  const squared = sum(G.slice(0, shown).map((g) => g * g)) + (later ? later.grad_squared / (N * N) : 0);
+  return { G, moved, squared, loss: rowLoss(softLater, y, later, shown), p: soft.p[t], pAfter: softLater.p[t] };
+}
+
+function stepValues({ N, nudge, hidden }, rows, { chosen, step }) {
+  const each = rows.map((row) => rowAfter(row, step, N)), { a, y } = rows[chosen];
+  const before = sum(rows.map((row) => row.loss)) + (hidden ? hidden.losses[0] : 0);
+  const after = sum(each.map((row) => row.loss)) + (hidden ? hiddenLosses(hidden, step) : 0);
+  const squared = sum(each.map((row) => row.squared)) + (hidden ? hidden.grad_squared : 0);
+  return {
+    G: each.map((row) => row.G), Grow: each[chosen].G, movedrow: each[chosen].moved,
+    "G.check": differences((at) => foldedLoss(at, y) / N, a, nudge), "G.squared": squared,
+    pt: each.map((row) => row.p), "pt.after": each.map((row) => row.pAfter),
+    "step.before": before / N, "step.after": after / N, "step.sign": (after - before) / N,
+    "step.predicted": before / N - step * squared,
+  };
+}
+
+function confidentValues(margin, smoothing) {
+  const R = 2 * Math.exp(-margin), smoothed = -R / (1 + R) + (2 * smoothing) / 3;
+  const values = { "sure.R": R, "sure.smoothed": smoothed, toosure: smoothed > 0 };
+  for (const [bits, round] of [["64", (x) => x], ["32", Math.fround]]) {
+    const x = round(margin), others = 2 * Math.exp(-Math.abs(x));
+    const small = round(Math.exp(-x)), total = round(round(1 + small) + small), p = round(1 / total);
+    values[`sure.loss.${bits}`] = Math.log1p(others);
+    values[`sure.grad.${bits}`] = -others / (1 + others);
+    values[`sure.naive.loss.${bits}`] = -round(Math.log(p)) + 0;
+    values[`sure.naive.grad.${bits}`] = round(p - 1);
+  }
+  return values;
+}
+
+function softValues({ a, y, soft, rest, shown, loss, t }, { C, nudge }, { keep, smoothing }) {
+  const shared = [...sharedTarget(t, shown, keep), ...(rest ? [0] : [])];
+  const softLoss = weighted(shared, soft.nll), softGrad = gradient(soft, shared);
+  const count = (k) => (k < shown ? 1 : rest.count);
+  const q = y.map((share, k) => (1 - smoothing) * share + (smoothing * count(k)) / C);
+  const even = (sum(soft.nll.slice(0, shown)) + (rest ? rest.count * soft.lse - rest.sum_logits : 0)) / C;
+  const check = (target) => differences((at) => foldedLoss(at, target), a, nudge);
+  return {
+    "soft.y": shared, "soft.loss": softLoss, "soft.grad": softGrad, "soft.check": check(shared),
+    "half.loss": softLoss / 2, "half.grad": softGrad.map((g) => g / 2),
+    q, "smooth.loss": (1 - smoothing) * loss + smoothing * even, "smooth.grad": gradient(soft, q),
+    "smooth.check": check(q), "smooth.keep": 1 - smoothing, "smooth.even": even,
   };
 }

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.evaluation.array_file import ArrayFile, loaded
 from crossent.evaluation.errors import BadFile
+from crossent.evaluation.readers.array_file import ArrayFile, loaded
 
 Array = NDArray[Any]
 
@@ -78,7 +78,7 @@ class Table:
         self.parts = [readable_by_rows(part, axis) for part in parts]
         self.shape, self.axis = shape, axis
         self.dtype = parts[0].dtype.newbyteorder("=")
-        self.is_bfloat16 = parts[0].is_bfloat16
+        self.is_bfloat16, self.type_name = parts[0].is_bfloat16, parts[0].type_name
         self.is_sequential = any(part.is_sequential for part in self.parts)
         self.layouts = [part_layout(part, axis) for part in self.parts]
         self.classes = self.layouts[0].classes
@@ -124,20 +124,10 @@ class Table:
         """The files."""
         return [part.name for part in self.parts]
 
-    @property
-    def nbytes(self) -> int:
-        """The size of all rows."""
-        return self.rows * self.row_bytes
-
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is no longer what it was."""
         for part in self.parts:
             part.numbers.check_unchanged()
-
-    def close(self) -> None:
-        """Closes the files."""
-        for part in self.parts:
-            part.numbers.close()
 
 
 def part_layout(part: ArrayFile, axis: int | None) -> Layout:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.evaluation.array_file import BFLOAT16, ArrayFile, FileBytes
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.plain_file import PlainFile
+from crossent.evaluation.readers.array_file import (
+    UNREADABLE,
+    ArrayFile,
+    FileBytes,
+    PlainFile,
+    check_held,
+    damaged,
+)
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
@@ -33,9 +37,15 @@ class TensorEntry(NamedTuple):
     begin: int  # of its bytes, counted from the end of the header
     end: int
 
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """NumPy's name of the type; None where it has none."""
+        known = TYPES.get(self.type_name)
+        return None if known is None else np.dtype(known)
 
-def open_safetensors(path: Path, file: PlainFile) -> dict[str, Callable[[], ArrayFile]]:
-    """What opens each array of a .safetensors file, by its name."""
+
+def read_entries(path: Path, file: PlainFile) -> dict[str, TensorEntry]:
+    """What a .safetensors file holds, by the arrays' names."""
     length = int.from_bytes(file.bytes_at(0, 8), "little")
     if file.size < 8 or length > file.size - 8:
         raise BadFile(
@@ -44,23 +54,19 @@ def open_safetensors(path: Path, file: PlainFile) -> dict[str, Callable[[], Arra
         )
     if length > LONGEST_HEADER:
         raise BadFile(f"{path}: its header claims {length:,} bytes; at most 16 MiB are read")
-    entries = parse_header(path, file.bytes_at(8, length), file.size - 8 - length)
-    return {
-        name: partial(open_tensor, path, file, name, entry, 8 + length)
-        for name, entry in entries.items()
-    }
+    return parse_header(path, file.bytes_at(8, length), file.size - 8 - length)
 
 
 def open_tensor(
-    path: Path, file: PlainFile, name: str, entry: TensorEntry, start: int
+    path: Path, file: PlainFile, name: str, entries: dict[str, TensorEntry]
 ) -> ArrayFile:
-    """One array of a file whose numbers begin at ``start``."""
-    if entry.type_name not in TYPES:
+    """One array of a file. The numbers of all are at its end."""
+    entry, held = entries[name], max(one.end for one in entries.values())
+    if entry.dtype is None:
         raise BadFile(f"{path}:{name}: holds {entry.type_name}; save it as F32 or BF16")
+    numbers = FileBytes(file, file.size - held + entry.begin)
     is_bfloat16 = entry.type_name == "BF16"
-    dtype = BFLOAT16 if is_bfloat16 else np.dtype(TYPES[entry.type_name])
-    numbers = FileBytes(file, start + entry.begin)
-    return ArrayFile(f"{path}:{name}", numbers, entry.shape, dtype, is_bfloat16=is_bfloat16)
+    return ArrayFile(f"{path}:{name}", numbers, entry.shape, entry.dtype, is_bfloat16=is_bfloat16)
 
 
 def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
@@ -68,9 +74,9 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
-        raise BadFile(f"{path}: its header cannot be read; save or copy it again") from None
+        header = None
     if not isinstance(header, dict):
-        raise BadFile(f"{path}: its header cannot be read; save or copy it again")
+        raise damaged(str(path), UNREADABLE)
     header.pop("__metadata__", None)
     entries = {name: parse_entry(path, name, fields) for name, fields in header.items()}
     reached = 0
@@ -78,12 +84,7 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
         if entry.begin != reached:
             raise BadFile(f"{path}:{name}: its header lies about where it is; save it again")
         reached = entry.end
-    if reached != held:
-        verb = "is truncated" if held < reached else "has bytes that no header explains"
-        raise BadFile(
-            f"{path}: {verb}: its header promises {reached:,} bytes and {held:,} are there; "
-            "save or copy it again"
-        )
+    check_held(str(path), reached, held, f"{reached:,} bytes")
     return entries
 
 
@@ -107,12 +108,11 @@ def parse_entry(path: Path, name: str, fields: Any) -> TensorEntry:
     except (KeyError, TypeError, ValueError):
         raise BadFile(f"{path}:{name}: its header cannot be read; save it again") from None
     entry = TensorEntry(type_name, tuple(shape), begin, end)
-    if begin > end or (
-        type_name in TYPES and math.prod(shape) * np.dtype(TYPES[type_name]).itemsize != end - begin
-    ):
+    held = end - begin
+    if held < 0 or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != held):
         raise BadFile(
             f"{path}:{name}: its header lies: shape {entry.shape} of {type_name} does not take "
-            f"{end - begin:,} bytes; save it again"
+            f"{held:,} bytes; save it again"
         )
     return entry
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
-from crossent.evaluation.array_file import ArrayFile
 from crossent.evaluation.errors import BadFile, BadOption
-from crossent.evaluation.npy_file import MAGIC, open_npy
-from crossent.evaluation.npz_file import open_npz
-from crossent.evaluation.plain_file import PlainFile
-from crossent.evaluation.safetensors_file import open_safetensors
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
+from crossent.evaluation.readers.npy import MAGIC, open_npy
+from crossent.evaluation.readers.npz import open_member, read_members
+from crossent.evaluation.readers.safetensors import open_tensor, read_entries
 
 ARCHIVE_SUFFIXES = (".npz", ".safetensors")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
@@ -33,25 +34,16 @@ def open_arrays(
     Raises:
         BadFile: a file is missing, damaged, or has no such array.
     """
-    listed: Iterable[str | os.PathLike[str]]
     listed = [named] if isinstance(named, str | os.PathLike) else named
-    arrays: list[ArrayFile] = []
-    try:
-        for one in listed:
-            for path, name in expand(os.fspath(one)):
-                arrays.append(open_array(Path(path), name, wanted))
-    except BaseException:
-        close_all(arrays)
-        raise
+    with ExitStack() as opened:
+        arrays = []
+        for path, name in chain.from_iterable(expand(os.fspath(one)) for one in listed):
+            arrays.append(open_array(Path(path), name, wanted))
+            opened.callback(arrays[-1].numbers.close)
+        opened.pop_all()  # they stay open where none is refused
     if not arrays:
         raise BadOption(f"no file is given for the {wanted[0]}")
     return arrays
-
-
-def close_all(arrays: Iterable[ArrayFile]) -> None:
-    """Closes the files of arrays."""
-    for array in arrays:
-        array.numbers.close()
 
 
 def expand(named: str) -> list[tuple[str, str | None]]:
@@ -88,9 +80,11 @@ def open_array(path: Path, name: str | None, wanted: tuple[str, ...]) -> ArrayFi
             what = "is empty" if not magic else "is not a .npy file, though named like one"
             raise BadFile(f"{path}: {what}; save it with np.save")
         if path.suffix == ".safetensors":
-            return choose(path, name, wanted, open_safetensors(path, file))
+            entries = read_entries(path, file)
+            return open_tensor(path, file, choose(path, name, wanted, entries), entries)
         if path.suffix == ".npz" or (magic[:4] == ZIP_MAGIC and path.suffix not in PICKLE_SUFFIXES):
-            return choose(path, name, wanted, open_npz(path, file))
+            archive, members = read_members(path, file)
+            return open_member(path, file, archive, members[choose(path, name, wanted, members)])
         if path.suffix in PICKLE_SUFFIXES:
             raise BadFile(
                 f"{path}: looks like a pickle, and pickles are never loaded: they can run "
@@ -102,20 +96,14 @@ def open_array(path: Path, name: str | None, wanted: tuple[str, ...]) -> ArrayFi
         raise
 
 
-def choose(
-    path: Path,
-    name: str | None,
-    wanted: tuple[str, ...],
-    openers: dict[str, Callable[[], ArrayFile]],
-) -> ArrayFile:
+def choose(path: Path, name: str | None, wanted: tuple[str, ...], held: Collection[str]) -> str:
     """The array of an archive that is named, or the only one, or one with a usual name."""
-    usual = [one for one in wanted if one in openers]
-    if name is None and len(openers) == 1:
-        name = next(iter(openers))
-    elif name is None and usual:
-        name = usual[0]
-    if name in openers:
-        return openers[name]()
-    held = ", ".join(sorted(openers)[:8]) or "no array"
+    usual = [one for one in wanted if one in held]
+    if name is None and len(held) == 1:
+        usual = list(held)
+    chosen = name or next(iter(usual), None)
+    if chosen is not None and chosen in held:
+        return chosen
+    shown = ", ".join(sorted(held)[:8]) or "no array"
     missing = f"has no array {name!r}" if name else f"has no array called {wanted[0]}"
-    raise BadFile(f"{path}: {missing}; it holds {held}: name one as {path}:NAME")
+    raise BadFile(f"{path}: {missing}; it holds {shown}: name one as {path}:NAME")
