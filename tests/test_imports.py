@@ -1,19 +1,16 @@
-"""What imports what: the layers of DESIGN section 5, read from the sources.
+"""What imports what: the layers, read from the sources.
 
 course and linear sit on loss: together with softmax they are the NumPy front-end. The rule is that
 the front-ends of different frameworks never import one another.
 """
 
-import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from sources import ROOT, SOURCES, imports_of, module_of
 
-ROOT = Path(__file__).parents[1]
-SOURCES = ROOT / "src" / "crossent"
 HEAVY = ("torch", "jax", "ml_dtypes", "matplotlib", "scipy", "sympy", "typer", "rich")
 
 NUMPY = ("course", "linear", "loss", "settings", "softmax")
@@ -49,27 +46,6 @@ def test_bfloat16_is_recognised_without_importing_ml_dtypes():
 
 
 # The layers
-
-
-def module_of(path):
-    """A source file's dotted name below crossent, e.g. "torch.loss"; "" is the package itself."""
-    parts = path.relative_to(SOURCES).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(path):
-    """Every dotted name that a file imports, anywhere in it; of ours, `from` names too."""
-    found, package = set(), ["crossent", *module_of(path).split(".")]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            found.add(base)
-            if base.split(".")[0] == "crossent":
-                found |= {f"{base}.{alias.name}" for alias in node.names}
-    return found
 
 
 def ours_in(path):

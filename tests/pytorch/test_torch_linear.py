@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
+from covering import covering
 from test_torch_memory import _extra_peak
 from torch_cases import OPTIONS, plain_path, torch
 
@@ -68,10 +69,7 @@ def linear(parts, target, **options):
     return ct.linear_cross_entropy(*parts[:2], target, linear_bias=parts[2], **options)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("extents", [(), (2, 3)], ids=["", "K-dimensional"])
-@pytest.mark.parametrize("name", OPTIONS)
+@covering(3, name=OPTIONS.keys(), form=FORMS, extents=[(), (2, 3)], path=PATHS.keys())
 def test_every_option_means_what_it_means_for_whole_logits(name, extents, form, path):
     parts, target, more = layer(form, extents=extents)
     options = OPTIONS[name] | more
@@ -178,12 +176,12 @@ def test_a_single_row_has_a_loss_without_dims():
 @pytest.mark.parametrize("name", ["plain", "none", "all"])
 @pytest.mark.parametrize("form", ["ignored", "weighted distribution"])
 def test_derivatives_are_right_forward_backward_and_twice(form, name):
-    parts, target, more = layer(form, rows=4, classes=5, features=3)
+    parts, target, more = layer(form, rows=3, classes=4, features=2)
 
     def function(*given):
         return linear(given, target, **OPTIONS[name], **more)
 
-    with working_memory(8 * 5 * 16 * 3):
+    with working_memory(8 * 4 * 4):  # two rows at most
         assert torch.autograd.gradcheck(function, parts, check_forward_ad=True)
         assert torch.autograd.gradgradcheck(function, parts)
 
