@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
 from crossent import _core
+from crossent import _outputs as outputs
 
 Array = NDArray[Any]
 
@@ -108,7 +109,7 @@ def _loss(
     grad = None
     if wants_grad:
         inputs = (logits, target, weights, incoming if per_row else None, vector)
-        grad = arguments.output_array(out, logits, inputs)
+        grad = outputs.output_array(out, logits, inputs)
     reduced = reduction != "none"
     losses = np.empty(() if reduced else rows, arguments.loss_type(logits))
     _, _, bad_row = compute(
@@ -382,7 +383,7 @@ def _of_logits(
 ) -> Array:
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
-    result = arguments.output_array(out, array, (array, vector))
+    result = outputs.output_array(out, array, (array, vector))
     compute(output, array, axis, vector=vector, grad=result)
     return result
 

@@ -1,0 +1,445 @@
+"""The core on tensors: values and gradients of whole logits, or of a linear layer by blocks.
+
+Nothing here is seen by autograd. N rows, C classes, which are on dim 1, or 0 of a single row; of a
+linear layer D features, and C classes at J positions each (J = 1 but for K-dimensional weights): a
+block of its logits is (rows, C, J) to the core and (rows, C J) to the products, so that a
+K-dimensional weight is one matrix. NumPy's library multiplies, which on many processors is ahead of
+PyTorch's in float32; in bfloat16 PyTorch's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crossent import _arguments as rules
+from crossent import _blocks, _core
+from crossent.options import Options
+from crossent.torch import _internals
+
+Tensor = torch.Tensor
+Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
+NO_GRADS: Grads = (None, None, None)
+
+LOSS, _SOFTMAX, _LOG_SOFTMAX, SCORES, PRODUCT = range(5)
+
+_CODES = {getattr(torch, name): code for code, name in enumerate(rules.REAL)}
+_HUGE = 4 << 20  # bytes from which huge pages pay
+_LOWEST = 1 << 40  # an address below may be an offset into storage that was freed
+_SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
+_KEPT = 8 << 20  # bytes that PyTorch's bfloat16 products keep from their first use on, about
+
+uses_torch_threads: bool = _core.use_torch_threads(_internals.threads_library())
+
+
+class Answer(NamedTuple):
+    """What the core says beside what it writes."""
+
+    total: float  # sum of the losses
+    divisor: float  # 0 where the mean has nothing to divide by: nothing was written
+
+
+def class_axis(logits: Tensor) -> int:
+    """Where the classes are, as in PyTorch."""
+    return 1 if logits.dim() > 1 else 0
+
+
+def loss_dtype(logits: Tensor) -> torch.dtype:
+    """float64 for float64 logits, else float32: also for half types."""
+    return torch.float64 if logits.dtype is torch.float64 else torch.float32
+
+
+def loss_like(logits: Tensor, reduction: str) -> Tensor:
+    """Memory for the loss: one number a row under "none", else one."""
+    rows = rules.row_shape(logits, class_axis(logits)) if reduction == "none" else ()
+    return logits.new_empty(rows, dtype=loss_dtype(logits))
+
+
+def _address(tensor: Tensor) -> int:
+    """Where the first element is; freed memory would be read out of bounds."""
+    address = tensor.data_ptr()
+    if address < _LOWEST and tensor.numel() and tensor.untyped_storage().nbytes() == 0:
+        raise ValueError(
+            f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed "
+            "(resized to 0 bytes, as FSDP does between uses); gather it first"
+        )
+    return address
+
+
+def _described(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    """(address, type, strides in elements): what the core knows of a tensor."""
+    return _address(tensor), _CODES[tensor.dtype], tensor.stride()
+
+
+def class_weight(weight: Tensor | None) -> Tensor | None:
+    """Class weights as the core takes them: contiguous float64, finite and >= 0."""
+    if weight is None:
+        return None
+    weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
+    least, most = torch.aminmax(weight)
+    if not (least.item() >= 0 and most.item() < float("inf")):
+        rules.class_weight(weight.numpy(), weight.numel())  # raises
+    return weight
+
+
+def fresh_like(logits: Tensor, layout: torch.memory_format = torch.preserve_format) -> Tensor:
+    """Memory for a gradient, laid out as the logits are; huge pages where it is large.
+
+    A first write to ordinary pages takes longer than the whole computation (measured: 130 ms for
+    half a gigabyte, against 25 with huge pages).
+    """
+    grad = torch.empty_like(logits, memory_format=layout)
+    size = grad.numel() * grad.element_size()
+    if size >= _HUGE:
+        _core.advise_huge_pages(grad.data_ptr(), size)
+    return grad
+
+
+def run(
+    output: int,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    *,
+    scale: float = 1.0,
+    grad_loss: Tensor | None = None,
+    vector: Tensor | None = None,
+    total: Tensor | None = None,
+    losses: Tensor | None = None,
+    grad: Tensor | None = None,
+    lse: Tensor | None = None,
+    entropy: Tensor | None = None,
+    argmax: Tensor | None = None,
+) -> Answer:
+    """One call of the core.
+
+    scale or grad_loss (one number a row) multiply the gradient; total takes the reduced loss.
+
+    Raises:
+        IndexError: an index target is neither a class nor ignored; nothing was written.
+    """
+    axis = class_axis(logits)
+    indexed = target.dim() < logits.dim()
+    sum_of_losses, divisor, bad_row = _core.compute_tensors(
+        output,
+        rules.INDICES if indexed else rules.DISTRIBUTIONS,
+        axis,
+        logits.shape,
+        _described(logits),
+        _described(target),
+        0 if weight is None else weight.data_ptr(),
+        None if grad_loss is None else _described(grad_loss),
+        None if vector is None else _described(vector),
+        0 if total is None else total.data_ptr(),
+        None if losses is None else _described(losses),
+        None if grad is None else _described(grad),
+        None if lse is None else _described(lse),
+        None if entropy is None else _described(entropy),
+        None if argmax is None else _described(argmax),
+        options.ignore_index if indexed else None,
+        options.reduction == "mean",
+        options.normalizer or 0.0,
+        scale,
+        options.label_smoothing,
+        options.z_loss,
+        options.softcap or 0.0,
+        options.logit_scale,
+    )
+    if bad_row >= 0:
+        _raise_bad_target(bad_row, target, logits.shape)
+    return Answer(sum_of_losses, divisor)
+
+
+def _raise_bad_target(row: int, target: Tensor, shape: torch.Size) -> NoReturn:
+    """The error for the first row whose index target is neither a class nor ignored."""
+    logits = torch.empty(shape, device="meta")
+    labels = target.detach().cpu().numpy()
+    rules.raise_bad_target(row, labels, logits, class_axis(logits), rules.TENSORS)
+
+
+def checked_labels(target: Tensor, shape: torch.Size, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """(class indices as int64, which of them count), for logits of a shape.
+
+    Raises:
+        IndexError: one is neither a class nor ignored.
+    """
+    labels = target.to(torch.int64)
+    counts = labels != ignore_index
+    bad = counts & ((labels < 0) | (labels >= shape[1 if len(shape) > 1 else 0]))
+    if bad.any().item():
+        row = int(bad.flatten().to(torch.uint8).argmax().item())
+        _raise_bad_target(row, target, shape)
+    return labels, counts
+
+
+def weight_of(labels: Tensor, weight: Tensor | None) -> float:
+    """What the mean over rows of these classes divides by; weight: from `class_weight`."""
+    if weight is None:
+        return float(labels.numel())
+    return float(weight.numpy()[labels.numpy()].sum())
+
+
+def loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    grad: Tensor | None = None,
+) -> Tensor:
+    """The loss, and into `grad` its gradient for an incoming gradient of 1."""
+    result = loss_like(logits, options.reduction)
+    if options.reduction == "none":
+        run(LOSS, logits, target, weight, options, losses=result, grad=grad)
+        return result
+    if run(LOSS, logits, target, weight, options, total=result, grad=grad).divisor == 0:
+        if options.when_empty == "raise":
+            rules.raise_empty()
+        result.fill_(0.0 if options.when_empty == "zero" else float("nan"))
+        if grad is not None:
+            grad.zero_()
+    return result
+
+
+def gradient(
+    output: int,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    grad_loss: Tensor,
+    vector: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The gradient by the logits (LOSS) or the Hessian's product with `vector` (PRODUCT).
+
+    grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
+    """
+    grad = fresh_like(logits) if out is None else out
+    if options.reduction == "none":
+        run(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
+    else:
+        scale = grad_loss.item()
+        answer = run(output, logits, target, weight, options, scale=scale, vector=vector, grad=grad)
+        if answer.divisor == 0:
+            grad.zero_()
+    return grad
+
+
+def scores(
+    logits: Tensor, target: Tensor, options: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(nll, lse, entropy, argmax) of every row."""
+    nll, lse, entropy = (loss_like(logits, "none") for _ in range(3))
+    argmax = nll.new_empty(nll.shape, dtype=torch.int64)
+    run(SCORES, logits, target, None, options, losses=nll, lse=lse, entropy=entropy, argmax=argmax)
+    return nll, lse, entropy, argmax
+
+
+# A linear layer, block by block
+
+
+class Layer(NamedTuple):
+    """What makes the logits: (N, D), (C, ..., D) and (C, ...) or None."""
+
+    input: Tensor
+    linear_weight: Tensor
+    linear_bias: Tensor | None
+
+    @property
+    def logits_shape(self) -> torch.Size:
+        """(N, C, ...)."""
+        return torch.Size((*self.input.shape[:1], *self.linear_weight.shape[:-1]))
+
+    def loss_like(self, reduction: str) -> Tensor:
+        """Memory for the loss: one number a row under "none", else one."""
+        shape = self.logits_shape
+        rows = shape[:1] + shape[2:] if reduction == "none" else ()
+        return self.input.new_empty(rows, dtype=loss_dtype(self.input))
+
+    def resolved(self) -> Layer:
+        """The layer without lazy negations, which the core cannot see."""
+        return Layer(*(None if t is None else t.resolve_neg() for t in self))  # type: ignore[arg-type]
+
+    def detached(self) -> Layer:
+        """The layer as values alone."""
+        return Layer(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]
+
+
+class _Bfloat16Head(_blocks.Head):
+    """The layer in bfloat16, by PyTorch's products: these sum in float32 and round each element.
+
+    The logits of a block are those of PyTorch's own linear layer. Products over rows are summed in
+    float32 across the blocks.
+    """
+
+    def __init__(self, layer: Layer, grads: Grads) -> None:
+        self.inputs: Any = layer.input
+        self.linear_weight: Any = layer.linear_weight
+        self.bias: Any = layer.linear_bias
+        self.grads, self.adds = _blocks.Gradients(*grads), False
+        self.classes, features = layer.linear_weight.shape
+        count, item = len(layer.input), layer.input.dtype.itemsize
+        self.plan = _blocks.plan(count, features, self.classes, item, _KEPT)
+        self.has_weight_sum = False
+        if grads[1] is not None:
+            several = self.plan.rows < count
+            self.weight_sum: Any = torch.empty(self.classes, features) if several else grads[1]
+            self.product: Any = layer.input.new_empty(self.plan.panel, features)
+        if grads[2] is not None:
+            self.bias_sum: Any = torch.zeros(self.classes)
+
+    def empty_block(self) -> Any:
+        return self.inputs.new_empty(self.plan.rows, self.classes)
+
+    def features(self, rows: _blocks.Rows) -> Any:
+        return self.inputs[rows]
+
+    def logits(self, features: Any, block: Any) -> Any:
+        out, transposed = block[: len(features)], self.linear_weight.t()
+        if self.bias is None:
+            return torch.mm(features, transposed, out=out)
+        return torch.addmm(self.bias, features, transposed, out=out)
+
+    def _add_bias_gradient(self, grad_logits: Any) -> None:
+        for begin in range(0, self.classes, _SUMMED):
+            part = slice(begin, begin + _SUMMED)
+            self.bias_sum[part] += grad_logits[:, part].sum(0, dtype=torch.float32)
+
+    def _input_gradient(self, grad_logits: Any, rows: _blocks.Rows) -> None:
+        self.grads.inputs[rows] = grad_logits @ self.linear_weight
+
+    def _add_weight_gradient(self, grad_logits: Any, features: Any) -> None:
+        for part in self._slices():
+            held = self.weight_sum[part]
+            product = torch.mm(grad_logits[:, part].t(), features, out=self.product[: len(held)])
+            if not self.has_weight_sum:
+                held.copy_(product)
+                continue
+            for total, share in zip(held.split(_SUMMED), product.split(_SUMMED), strict=True):
+                total += share
+        self.has_weight_sum = True
+
+
+def _head(layer: Layer, grads: Grads) -> _blocks.Head:
+    """The layer with a K-dimensional weight as one matrix; gradients are views likewise."""
+    features = layer.input.shape[-1]
+    for tensor in layer:
+        if tensor is not None:
+            _address(tensor)
+
+    def flat(input: Any, weight: Any, bias: Any) -> list[Any]:
+        return [
+            input,
+            None if weight is None else weight.reshape(-1, features),
+            None if bias is None else bias.reshape(-1),
+        ]
+
+    tensors, gradients = flat(*layer), flat(*grads)
+    if layer.input.dtype is torch.bfloat16:
+        return _Bfloat16Head(Layer(*tensors), tuple(gradients))  # type: ignore[arg-type]
+    input, linear_weight, linear_bias = (_array(tensor) for tensor in tensors)
+    outputs = _blocks.Gradients(*(_array(gradient) for gradient in gradients))
+    return _blocks.Head(input, linear_weight, linear_bias, outputs, False)
+
+
+def _array(tensor: Any) -> Any:
+    return None if tensor is None else tensor.numpy()
+
+
+class _Rows(NamedTuple):
+    """Targets of a linear call, checked."""
+
+    targets: Tensor  # int64 (N, ...), or distributions (N, C, ...)
+    kept: NDArray[np.intp] | None  # the rows that count; None: all
+    divisor: float  # of the sum of the losses; 1 unless it is a mean
+
+
+def _rows(shape: torch.Size, target: Tensor, weight: Tensor | None, options: Options) -> _Rows:
+    kept, divisor = None, 1.0
+    is_mean = options.reduction == "mean" and not options.normalizer
+    if target.dim() < len(shape):
+        target, counts = checked_labels(target, shape, options.ignore_index)
+        kept = _blocks.kept_rows(counts.reshape(shape[0], shape[2:].numel()).any(1).numpy())
+        if is_mean:
+            divisor = weight_of(target[counts], weight)
+    elif is_mean:
+        divisor = float(shape[0] * shape[2:].numel())
+    return _Rows(target, kept, options.normalizer or divisor)
+
+
+def linear_loss(
+    layer: Layer,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    grads: Grads = NO_GRADS,
+    grad_loss: Tensor | None = None,
+) -> Tensor:
+    """The loss, and into `grads` its gradients for an incoming gradient; None: 1.
+
+    Raises:
+        IndexError: an index target is neither a class nor ignored; nothing was written.
+    """
+    shape = layer.logits_shape
+    rows = _rows(shape, target, weight, options)
+    if rows.divisor == 0 and options.when_empty == "raise":
+        rules.raise_empty()
+    none = options.reduction == "none"
+    differentiates = any(grad is not None for grad in grads)
+    losses = layer.loss_like(options.reduction).zero_()
+    row_options = options if none else options._replace(reduction="mean", normalizer=rows.divisor)
+    scale = 1.0 if none or grad_loss is None else grad_loss.item()
+
+    def kernel(block: Any, part: _blocks.Rows) -> float:
+        logits = torch.as_tensor(block).view(-1, *shape[1:])
+        values = torch.empty_like(losses[part]) if none else None
+        answer = run(
+            LOSS, logits, rows.targets[part], weight, row_options, losses=values, scale=scale,
+            grad_loss=grad_loss[part] if none and grad_loss is not None else None,
+            grad=logits if differentiates else None,
+        )  # fmt: skip
+        if values is not None:
+            losses[part] = values
+        return answer.total
+
+    kept = rows.kept if rows.divisor else np.empty(0, np.intp)
+    total = _blocks.run(_head(layer, grads), kernel, kept, differentiates)
+    if none:
+        return losses
+    if rows.divisor == 0:
+        return losses.fill_(0.0 if options.when_empty == "zero" else math.nan)
+    return losses.fill_(total / rows.divisor)
+
+
+def linear_scores(
+    layer: Layer, target: Tensor, options: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(nll, lse, entropy, argmax) of every row."""
+    shape = layer.logits_shape
+    targets = _rows(shape, target, None, options).targets
+    nll, lse, entropy = (layer.loss_like("none") for _ in range(3))
+    argmax = nll.new_empty(nll.shape, dtype=torch.int64)
+
+    def kernel(block: Any, part: _blocks.Rows) -> float:
+        logits = torch.as_tensor(block).view(-1, *shape[1:])
+        return run(
+            SCORES, logits, targets[part], None, options, losses=nll[part],
+            lse=lse[part], entropy=entropy[part], argmax=argmax[part],
+        ).total  # fmt: skip
+
+    _blocks.run(_head(layer, NO_GRADS), kernel, None, False)
+    return nll, lse, entropy, argmax
+
+
+def fresh_gradients(layer: Layer, wants: tuple[bool, bool, bool]) -> Grads:
+    """Memory for the gradients that are wanted, each contiguous."""
+    first, second, third = (
+        fresh_like(tensor, torch.contiguous_format) if wanted and tensor is not None else None
+        for tensor, wanted in zip(layer, wants, strict=True)
+    )
+    return first, second, third

@@ -1,0 +1,263 @@
+"""What a call asks for, checked, and which path it takes: for loss, scores and linear form alike.
+
+The rules and messages are those of `crossent._arguments` and `crossent.options`; here tensors meet
+them. Rules that only tensors have (devices, layouts, gradients that would be lost) stand here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import handle_torch_function
+
+from crossent import _arguments as rules
+from crossent import options as known
+from crossent.options import Options
+from crossent.torch import _compute, _internals
+
+Tensor = torch.Tensor
+
+_NAMES = {
+    dtype: str(dtype).removeprefix("torch.")
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype)
+}
+_FLOATS = frozenset(getattr(torch, name) for name in rules.FLOATS)
+CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
+_OWN_TYPES = (torch.Tensor, torch.nn.Parameter)  # their methods are PyTorch's own
+OF_SCORES: Mapping[str, Any] = {**known.DEFAULTS, "reduction": "none"}
+
+
+class Path(enum.Enum):
+    """Who computes: the core under eager autograd, the core as an operator, torch operations."""
+
+    EAGER = 0
+    OPERATOR = 1
+    FALLBACK = 2
+
+
+def path_of(
+    logits: tuple[Tensor | None, ...], target: Tensor, weight: Tensor | None, scale: Tensor | None
+) -> Path:
+    """Who computes this call.
+
+    logits: the tensors that make them, the only ones whose gradients the core computes. scale: a
+    logit_scale that may need one. While a compiler traces, nothing depends on autograd's state.
+    """
+    compiling = torch.compiler.is_compiling()
+    if scale is not None or (not compiling and _internals.is_transforming()):
+        return Path.FALLBACK
+    if (
+        target.requires_grad or (weight is not None and weight.requires_grad)
+    ) and (compiling or torch.is_grad_enabled()):  # fmt: skip
+        return Path.FALLBACK
+    input = logits[0]
+    assert input is not None
+    if not input.is_cpu:
+        return Path.OPERATOR if input.is_meta else Path.FALLBACK
+    if compiling or type(target) not in _OWN_TYPES or _internals.is_traced():
+        return Path.OPERATOR
+    for part in logits:
+        if part is not None and type(part) not in _OWN_TYPES:
+            return Path.OPERATOR
+    return Path.EAGER
+
+
+def overridden(function: Callable[..., Any], tensors: tuple[Any, ...], given: Any) -> Any:
+    """What `__torch_function__` of one of the tensors makes of a call with arguments `given`."""
+    values = list(given.items())
+    by_place = function.__code__.co_argcount
+    places = (value for _, value in values[:by_place])
+    return handle_torch_function(function, tensors, *places, **dict(values[by_place:]))
+
+
+# Tensors
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    """A tensor whose elements have strides."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout)
+        raise TypeError(
+            f"{name} is a {kind} tensor; it must be an ordinary (strided) one: convert it, "
+            f"e.g. {name}.{'to_padded_tensor(0)' if value.is_nested else 'to_dense()'}"
+        )
+
+
+def _check_device(name: str, tensor: Tensor, input: Tensor) -> None:
+    if tensor.device != input.device:
+        raise ValueError(
+            f"input is on {input.device} and {name} on {tensor.device}; move one, e.g. "
+            f"{name}.to(input.device)"
+        )
+
+
+def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> int:
+    """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit. shape: of the logits."""
+    _check_tensor("input", input)
+    _check_tensor("target", target)
+    if input.dtype not in _FLOATS:
+        rules.check_float("input", _NAMES[input.dtype], rules.TENSORS)
+    shape = input.shape if shape is None else shape
+    axis = 1 if len(shape) > 1 else 0
+    if not shape or shape[axis] == 0:
+        rules.axis_of_classes(shape, axis, "input", rules.TENSORS)
+    form = rules.target_form(target.shape, _NAMES[target.dtype], shape, axis, rules.TENSORS)
+    _check_device("target", target, input)
+    return form
+
+
+def check_weight(weight: Tensor, input: Tensor, classes: int) -> None:
+    """Class weights are a tensor of shape (C,) on the input's device; values are checked later."""
+    _check_tensor("weight", weight)
+    rules.check_class_weight(weight.shape, _NAMES[weight.dtype], classes, rules.TENSORS)
+    _check_device("weight", weight, input)
+
+
+def check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> None:
+    """input (D) or (N, D), linear_weight (C, ..., D) and linear_bias (C, ...) go together."""
+    named = {"input": input, "linear_weight": linear_weight}
+    if linear_bias is not None:
+        named["linear_bias"] = linear_bias
+    for name, tensor in named.items():
+        _check_tensor(name, tensor)
+        rules.check_float(name, _NAMES[tensor.dtype], rules.TENSORS)
+        rules.check_same_dtype(name, _NAMES[tensor.dtype], _NAMES[input.dtype], rules.TENSORS)
+        _check_device(name, tensor, input)
+    _check_layer_shapes(*(tuple(tensor.shape) for tensor in named.values()))
+
+
+def _check_layer_shapes(
+    input: rules.Shape, linear_weight: rules.Shape, linear_bias: rules.Shape | None = None
+) -> None:
+    """Raises ValueError where the shapes of a layer of tensors do not go together."""
+    if len(input) not in (1, 2):
+        raise ValueError(
+            f"input has shape {input}; it must have shape (D) or (N, D). Flatten the "
+            "dims before the last: input.flatten(0, -2), and the target likewise"
+        )
+    if len(linear_weight) < 2:
+        raise ValueError(
+            f"linear_weight has shape {linear_weight}; it must have shape (C, D) or (C, d1, ..., D)"
+        )
+    if input[-1] != linear_weight[-1]:
+        raise ValueError(
+            f"input has shape {input} and linear_weight {linear_weight}; their last dims, the "
+            f"features, must be equal, not {input[-1]} and {linear_weight[-1]}"
+        )
+    if linear_bias is not None and linear_bias != linear_weight[:-1]:
+        raise ValueError(
+            f"linear_bias has shape {linear_bias}; it must have that of linear_weight without its "
+            f"last dim, {linear_weight[:-1]}"
+        )
+    if len(linear_weight) > 2 and len(input) == 1:
+        raise ValueError(
+            f"linear_weight of shape {linear_weight} needs an input with a batch, "
+            f"(N, {input[-1]}), not {input}: give input.unsqueeze(0)"
+        )
+
+
+def check_in_place(input: Tensor) -> None:
+    """Whether a gradient may be written over the input."""
+    reason = None
+    if input.is_leaf:
+        reason = "is a leaf, whose values the optimizer still needs"
+    elif any(step == 0 and n > 1 for step, n in zip(input.stride(), input.shape, strict=True)):
+        reason = "has elements that share memory (an expanded tensor)"
+    if reason is not None:
+        raise ValueError(
+            "inplace_backward=True writes the gradient over the input, but the input "
+            f"{reason}: leave the option out, or give the result of an operation that nothing "
+            "else needs"
+        )
+
+
+# Options
+
+
+class Chosen(NamedTuple):
+    """The options of a call, and those that stay tensors."""
+
+    options: Options
+    scale: Tensor | None  # a logit_scale that may get a gradient
+    divisor: Tensor | None  # of the sum, where a compiler cannot know the normalizer's value
+
+
+def options_of(given: Mapping[str, Any], form: int) -> Chosen:
+    """The options among a call's arguments, checked."""
+    scale = divisor = None
+    for name in Options._fields:
+        if isinstance(given[name], Tensor):
+            given, scale, divisor = _without_tensors(dict(given))
+            break
+    check = known.checked_anew if torch.compiler.is_compiling() else known.checked
+    options = check(given)
+    if form != rules.INDICES:
+        rules.ignored(options.ignore_index, form)
+    return Chosen(options, scale, divisor)
+
+
+def _without_tensors(given: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
+    """Options with numbers for tensors, and the scale and the divisor that stay tensors."""
+    compiling = torch.compiler.is_compiling()
+    scale = divisor = None
+    if compiling and given["reduction"] == "mean" and isinstance(given["normalizer"], Tensor):
+        divisor, given["normalizer"], given["reduction"] = given["normalizer"], None, "sum"
+    if isinstance(given["logit_scale"], Tensor):
+        value = given["logit_scale"]
+        if value.numel() != 1:
+            raise ValueError(f"logit_scale has shape {tuple(value.shape)}; it must be one number")
+        value = value.reshape(())
+        is_learned = value.requires_grad and torch.is_grad_enabled()
+        if compiling or is_learned or _internals.is_transforming():
+            scale, given["logit_scale"] = value, 1.0
+    for name in Options._fields:
+        if isinstance(given[name], Tensor):
+            given[name] = _number(name, given[name])
+    return given, scale, divisor
+
+
+def _number(name: str, value: Tensor) -> float:
+    """A tensor of one element as a number; what requires grad would lose its gradient."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name} requires grad, but it is taken as a constant, so that its gradient would be "
+            f"lost: give {name}.detach() or a number. Gradients flow to input, target "
+            "distributions, weight and logit_scale"
+        )
+    return value.item()
+
+
+# Values, before torch operations use them
+
+
+def _values(tensor: Tensor) -> Tensor | None:
+    """What a tensor holds under the wrappers of transforms, where it holds anything."""
+    tensor = _internals.unwrapped(tensor)
+    seen = not tensor.is_meta and type(tensor) in _OWN_TYPES and not _internals.has_dispatch_modes()
+    return tensor.detach() if seen else None
+
+
+def check_values(
+    target: Tensor, shape: torch.Size, weight: Tensor | None, options: Options
+) -> None:
+    """Raises for what the core would refuse, as far as values can be seen. shape: of the logits."""
+    if torch.compiler.is_compiling():
+        return
+    weights = None if weight is None else _values(weight)
+    if weights is not None:
+        weights = _compute.class_weight(weights.cpu())
+    rows: float = target.numel()
+    labels = _values(target) if target.dim() < len(shape) else None
+    if labels is not None:
+        labels, counts = _compute.checked_labels(labels, shape, options.ignore_index)
+        rows = _compute.weight_of(labels[counts].cpu(), weights)
+    if (
+        options.when_empty == "raise" and options.reduction == "mean" and not options.normalizer
+    ) and rows == 0:  # fmt: skip
+        rules.raise_empty()
