@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def _check_fits(name: str, out: Any, like: Array, owner: str) -> None:
+def _check_fits(name: str, out: Array, like: Array, owner: str) -> None:
     if not isinstance(out, np.ndarray):
         raise ValueError(f"{name} must be a NumPy array, not {type(out).__name__}")
     if out.shape != like.shape or out.dtype != like.dtype:
@@ -75,11 +75,12 @@ def _overlaps_itself(array: Array) -> bool:
     return False
 
 
-def gradient_array(out: Any, like: Array, name: str, others: tuple[Array | None, ...]) -> Array:
+def gradient_array(
+    out: Array | None, like: Array, name: str, others: tuple[Array | None, ...]
+) -> Array:
     """Where a linear layer's gradient goes: fresh memory, or an `out` like the argument `name`."""
-    result: Array = np.empty(like.shape, like.dtype) if out is None else out
     if out is None:
-        return result
+        return np.empty(like.shape, like.dtype)
     _check_fits(f"out.{name}", out, like, name)
     if not (out.flags.writeable and out.flags.c_contiguous):
         raise ValueError(
@@ -91,7 +92,7 @@ def gradient_array(out: Any, like: Array, name: str, others: tuple[Array | None,
         others,
         f"out.{name} overlaps an argument or another output: give memory that nothing else uses",
     )
-    return result
+    return out
 
 
 def raise_nothing_to_add_to(name: str) -> NoReturn:

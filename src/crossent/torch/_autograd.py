@@ -174,7 +174,7 @@ class LinearLoss(torch.autograd.Function):
         layer = Layer(input, linear_weight, linear_bias)
         ctx.grads = _compute.NO_GRADS
         if made_in_forward(input, options) and not _internals.has_saved_tensor_hooks():
-            ctx.grads = _compute.fresh_gradients(layer, ctx.needs_input_grad[:3])
+            ctx.grads = layer.gradients(ctx.needs_input_grad[:3])
         ctx.save_for_backward(*layer, target, weight)
         ctx.options = options
         return _compute.linear_loss(layer, target, weight, options, ctx.grads)
@@ -192,7 +192,7 @@ class LinearLoss(torch.autograd.Function):
         ready, ctx.grads = ctx.grads, _compute.NO_GRADS
         if any(grad is not None for grad in ready):
             return *scaled(ready, grad_loss), None, None, None
-        fresh = _compute.fresh_gradients(Layer(*layer), wants)
+        fresh = Layer(*layer).gradients(wants)
         _compute.linear_loss(Layer(*layer), target, weight, ctx.options, fresh, grad_loss)
         return *fresh, None, None, None
 

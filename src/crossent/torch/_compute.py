@@ -10,6 +10,7 @@ PyTorch's in float32; in bfloat16 PyTorch's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -34,13 +35,6 @@ _SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first 
 _KEPT = 8 << 20  # bytes that PyTorch's bfloat16 products keep from their first use on, about
 
 uses_torch_threads: bool = _core.use_torch_threads(_internals.threads_library())
-
-
-class Answer(NamedTuple):
-    """What the core says beside what it writes."""
-
-    total: float  # sum of the losses
-    divisor: float  # 0 where the mean has nothing to divide by: nothing was written
 
 
 def class_axis(logits: Tensor) -> int:
@@ -86,13 +80,15 @@ def class_weight(weight: Tensor | None) -> Tensor | None:
     return weight
 
 
-def fresh_like(logits: Tensor, layout: torch.memory_format = torch.preserve_format) -> Tensor:
+def fresh_like(
+    logits: Tensor, memory_format: torch.memory_format = torch.preserve_format
+) -> Tensor:
     """Memory for a gradient, laid out as the logits are; huge pages where it is large.
 
     A first write to ordinary pages takes longer than the whole computation (measured: 130 ms for
     half a gigabyte, against 25 with huge pages).
     """
-    grad = torch.empty_like(logits, memory_format=layout)
+    grad = torch.empty_like(logits, memory_format=memory_format)
     size = grad.numel() * grad.element_size()
     if size >= _HUGE:
         _core.advise_huge_pages(grad.data_ptr(), size)
@@ -115,8 +111,8 @@ def run(
     lse: Tensor | None = None,
     entropy: Tensor | None = None,
     argmax: Tensor | None = None,
-) -> Answer:
-    """One call of the core.
+) -> tuple[float, float]:
+    """One call of the core: (sum of the losses, divisor); 0 divides nothing: nothing was written.
 
     scale or grad_loss (one number a row) multiply the gradient; total takes the reduced loss.
 
@@ -125,7 +121,7 @@ def run(
     """
     axis = class_axis(logits)
     indexed = target.dim() < logits.dim()
-    sum_of_losses, divisor, bad_row = _core.compute_tensors(
+    total_loss, divisor, bad_row = _core.compute_tensors(
         output,
         rules.INDICES if indexed else rules.DISTRIBUTIONS,
         axis,
@@ -152,7 +148,7 @@ def run(
     )
     if bad_row >= 0:
         _raise_bad_target(bad_row, target, logits.shape)
-    return Answer(sum_of_losses, divisor)
+    return total_loss, divisor
 
 
 def _raise_bad_target(row: int, target: Tensor, shape: torch.Size) -> NoReturn:
@@ -196,7 +192,8 @@ def loss(
     if options.reduction == "none":
         run(LOSS, logits, target, weight, options, losses=result, grad=grad)
         return result
-    if run(LOSS, logits, target, weight, options, total=result, grad=grad).divisor == 0:
+    _, divisor = run(LOSS, logits, target, weight, options, total=result, grad=grad)
+    if divisor == 0:
         if options.when_empty == "raise":
             rules.raise_empty()
         result.fill_(0.0 if options.when_empty == "zero" else float("nan"))
@@ -223,9 +220,11 @@ def gradient(
     if options.reduction == "none":
         run(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
     else:
-        scale = grad_loss.item()
-        answer = run(output, logits, target, weight, options, scale=scale, vector=vector, grad=grad)
-        if answer.divisor == 0:
+        _, divisor = run(
+            output, logits, target, weight, options,
+            scale=grad_loss.item(), vector=vector, grad=grad,
+        )  # fmt: skip
+        if divisor == 0:
             grad.zero_()
     return grad
 
@@ -261,13 +260,19 @@ class Layer(NamedTuple):
         rows = shape[:1] + shape[2:] if reduction == "none" else ()
         return self.input.new_empty(rows, dtype=loss_dtype(self.input))
 
-    def resolved(self) -> Layer:
-        """The layer without lazy negations, which the core cannot see."""
-        return Layer(*(None if t is None else t.resolve_neg() for t in self))  # type: ignore[arg-type]
+    def each(self, function: Callable[[Tensor], Tensor]) -> Layer:
+        """The layer of what a function makes of each tensor."""
+        return Layer(*(None if part is None else function(part) for part in self))  # type: ignore[arg-type]
 
-    def detached(self) -> Layer:
-        """The layer as values alone."""
-        return Layer(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]
+    def gradients(self, wants: Sequence[bool], like: Callable[..., Tensor] = fresh_like) -> Grads:
+        """Memory for the gradients that are wanted, each contiguous."""
+        first, second, third = (
+            like(part, memory_format=torch.contiguous_format)
+            if wanted and part is not None
+            else None
+            for part, wanted in zip(self, wants, strict=True)
+        )
+        return first, second, third
 
 
 class _Bfloat16Head(_blocks.Head):
@@ -398,14 +403,14 @@ def linear_loss(
     def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
-        answer = run(
+        total_loss, _ = run(
             LOSS, logits, rows.targets[part], weight, row_options, losses=values, scale=scale,
             grad_loss=grad_loss[part] if none and grad_loss is not None else None,
             grad=logits if differentiates else None,
         )  # fmt: skip
         if values is not None:
             losses[part] = values
-        return answer.total
+        return total_loss
 
     kept = rows.kept if rows.divisor else np.empty(0, np.intp)
     total = _blocks.run(_head(layer, grads), kernel, kept, differentiates)
@@ -430,16 +435,7 @@ def linear_scores(
         return run(
             SCORES, logits, targets[part], None, options, losses=nll[part],
             lse=lse[part], entropy=entropy[part], argmax=argmax[part],
-        ).total  # fmt: skip
+        )[0]  # fmt: skip
 
     _blocks.run(_head(layer, NO_GRADS), kernel, None, False)
     return nll, lse, entropy, argmax
-
-
-def fresh_gradients(layer: Layer, wants: tuple[bool, bool, bool]) -> Grads:
-    """Memory for the gradients that are wanted, each contiguous."""
-    first, second, third = (
-        fresh_like(tensor, torch.contiguous_format) if wanted and tensor is not None else None
-        for tensor, wanted in zip(layer, wants, strict=True)
-    )
-    return first, second, third

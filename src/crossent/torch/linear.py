@@ -89,7 +89,7 @@ def linear_cross_entropy(
         loss = _fallback.linear_loss(*layer, target, weight, chosen, scale)
     elif path is Path.OPERATOR:
         ready = _autograd.made_in_forward(layer.input, chosen) and torch.is_grad_enabled()
-        wants = [ready and needed for needed in _needs_grad(layer)]
+        wants = _needs_grad(layer) if ready else [False] * 3
         operator = torch.ops.crossent.linear_cross_entropy
         loss = operator(*layer, target, weight, wants, *chosen)[0]
     else:
@@ -126,7 +126,7 @@ def _cast(layer: Layer) -> Layer:
         narrow = isinstance(tensor, Tensor) and tensor.dtype in _route.CAST_BY_AUTOCAST
         return tensor.to(dtype) if narrow else tensor
 
-    return Layer(*map(cast, layer))
+    return layer.each(cast)
 
 
 def _needs_grad(layer: Layer) -> list[bool]:
@@ -135,10 +135,10 @@ def _needs_grad(layer: Layer) -> list[bool]:
 
 def _eager_loss(layer: Layer, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     weight = _compute.class_weight(weight)
-    layer, target = layer.resolved(), target.resolve_neg()
+    layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearLoss.apply(*layer, target, weight, options)
-    return _compute.linear_loss(layer.detached(), target, weight, options)
+    return _compute.linear_loss(layer.each(Tensor.detach), target, weight, options)
 
 
 def linear_token_scores(
@@ -192,7 +192,7 @@ def linear_token_scores(
     elif path is Path.OPERATOR:
         found = torch.ops.crossent.linear_token_scores(*layer, target, *options)
     else:
-        found = _eager_scores(layer.resolved(), target.resolve_neg(), options)
+        found = _eager_scores(layer.each(Tensor.resolve_neg), target.resolve_neg(), options)
     return TokenScores(*(each.squeeze(0) for each in found) if single else found)
 
 
@@ -201,4 +201,4 @@ def _eager_scores(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearScores.apply(*layer, target, options)
-    return _compute.linear_scores(layer.detached(), target, options)
+    return _compute.linear_scores(layer.each(Tensor.detach), target, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,13 @@ from crossent.torch.loss import cross_entropy
 Tensor = torch.Tensor
 
 
+def _arguments_of(module: type[torch.nn.Module], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given arguments that PyTorch's own module takes."""
+    return {name: given[name] for name in inspect.signature(module).parameters}
+
+
 def _keep_options(module: torch.nn.Module, given: Mapping[str, Any]) -> None:
-    """The options that PyTorch's module has not kept itself become attributes."""
+    """The options that PyTorch's own module has not kept become attributes."""
     for name in Options._fields:
         if not hasattr(module, name):
             setattr(module, name, given[name])
@@ -58,7 +64,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         inplace_backward: bool = False,
     ) -> None:
         given = locals()
-        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        super().__init__(**_arguments_of(torch.nn.CrossEntropyLoss, given))
         _keep_options(self, given)
         self.inplace_backward = inplace_backward
 
@@ -111,19 +117,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         when_empty: WhenEmpty = "nan",
     ) -> None:
         given = locals()
-        super().__init__(
-            in_features,
-            num_classes,
-            out_features=out_features,
-            bias=bias,
-            device=device,
-            dtype=dtype,
-            reduction=reduction,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            options=options,
-        )
+        super().__init__(**_arguments_of(torch.nn.LinearCrossEntropyLoss, given))
         _keep_options(self, given)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
