@@ -26,7 +26,9 @@ def options_in(function):
 
 
 def stated(names=options.Options._fields):
-    annotations = options.Options.__annotations__
+    annotations = {
+        name: type_.__forward_arg__ for name, type_ in options.Options.__annotations__.items()
+    }
     return [(name, options.DEFAULTS[name], annotations[name]) for name in names]
 
 

@@ -13,23 +13,18 @@ from typing import Any as _Any
 
 from crossent import _arguments, _core
 from crossent.course import CrossEntropyLoss
-from crossent.functional import (
-    TokenScores,
-    cross_entropy,
-    cross_entropy_and_grad,
-    cross_entropy_hvp,
-    log_softmax,
-    logsumexp,
-    softmax,
-    softmax_jvp,
-    token_scores,
-)
-from crossent.jacobian import grad_wrt_probabilities, log_softmax_jacobian, softmax_jacobian
 from crossent.linear import (
     LinearGradients,
     linear_cross_entropy,
     linear_cross_entropy_and_grad,
     linear_token_scores,
+)
+from crossent.loss import (
+    TokenScores,
+    cross_entropy,
+    cross_entropy_and_grad,
+    cross_entropy_hvp,
+    token_scores,
 )
 from crossent.settings import (
     available_isas,
@@ -38,6 +33,15 @@ from crossent.settings import (
     isa,
     set_num_threads,
     set_working_memory,
+)
+from crossent.softmax import (
+    grad_wrt_probabilities,
+    log_softmax,
+    log_softmax_jacobian,
+    logsumexp,
+    softmax,
+    softmax_jacobian,
+    softmax_jvp,
 )
 
 if _TYPE_CHECKING:

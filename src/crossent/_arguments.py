@@ -21,10 +21,9 @@ Shape = tuple[int, ...]
 NO_TARGETS, INDICES, DISTRIBUTIONS = 0, 1, 2
 DEFAULT_IGNORE_INDEX = options.IGNORE_INDEX
 
-FLOATS = ("float64", "float32", "float16", "bfloat16")
-INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (64, 32, 16, 8))
-REAL = (*FLOATS, *INTEGERS, "bool")
-_FLOATS, _INTEGERS, _REAL = frozenset(FLOATS), frozenset(INTEGERS), frozenset(REAL)
+FLOATS = frozenset(("float64", "float32", "float16", "bfloat16"))
+_INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (64, 32, 16, 8))
+_REAL = FLOATS | _INTEGERS | {"bool"}
 _FLOAT_TYPES = "float64, float32, float16 or bfloat16"
 
 
@@ -94,7 +93,7 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 
 def check_float(name: str, dtype: str, words: Words = ARRAYS) -> None:
     """Raises TypeError for logits, or what makes them, of a dtype that is not floating."""
-    if dtype in _FLOATS:
+    if dtype in FLOATS:
         return
     fix = ""
     if dtype.startswith(("int", "uint", "bool", "float")):
@@ -230,25 +229,6 @@ def _raise_target_shape(shape: Shape, logits_shape: Shape, axis: int, words: Wor
         f"and classes on {words.axis} {axis} {words.they} must have shape {rows} (class indices) "
         f"or {logits_shape} (distributions){hint}"
     )
-
-
-def ignored(ignore_index: int, form: int) -> int | None:
-    """The index that marks rows to leave out; with distributions there is none."""
-    value: int = options.OPTIONS["ignore_index"].rule("ignore_index", ignore_index)
-    if form == INDICES:
-        return value
-    if value >= 0:
-        raise ValueError(
-            f"ignore_index={value} has no meaning for targets that are distributions; "
-            "leave it out, or give class indices"
-        )
-    return None
-
-
-def bad_label(targets: Array, counts: Array, classes: int) -> int:
-    """The first row whose index target counts and is no class, or -1."""
-    bad = counts & ((targets < 0) | (targets >= classes))
-    return int(bad.argmax()) if bad.any() else -1
 
 
 def raise_bad_target(
@@ -491,3 +471,12 @@ def smoothing(label_smoothing: float) -> float:
 def z_loss_factor(z_loss: float) -> float:
     """z_loss, finite and not negative."""
     return options.checked({**options.DEFAULTS, "z_loss": z_loss}).z_loss
+
+
+def ignored(ignore_index: int, form: int) -> int | None:
+    """The index that marks rows to leave out; with distributions there is none."""
+    given = options.checked({**options.DEFAULTS, "ignore_index": ignore_index})
+    if form == INDICES:
+        return given.ignore_index
+    options.check_for_distributions(given)
+    return None

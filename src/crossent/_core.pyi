@@ -1,71 +1,108 @@
-"""The compiled core: buffers in, buffers out. Rules, defaults and messages are in _arguments.py."""
+"""The compiled core: arrays and options in, outcome out. It has no rules and no messages.
 
+Source: csrc/bind. What each thing means is said in csrc/core/crossent.h.
+"""
+
+import enum
 from typing import Any
 
-Tensor = tuple[int, int, tuple[int, ...]]
+from numpy.typing import NDArray
 
-def compute(
-    output: int,  # 0 loss (and gradient), 1 softmax, 2 log_softmax, 3 scores, 4 Hessian product
-    form: int,  # of the targets: 0 none, 1 indices, 2 distributions
+from crossent.options import Options
+
+Array = NDArray[Any]
+
+class Output(enum.Enum):
+    """What is computed."""
+
+    LOSS = ...  # and, where it is wanted, the gradient
+    SOFTMAX = ...
+    LOG_SOFTMAX = ...
+    SCORES = ...  # nll, lse, entropy, argmax, each where it is wanted
+    PRODUCT = ...  # of the Hessian with a vector
+
+class Type(enum.IntEnum):
+    """Types of numbers, by the names that NumPy and PyTorch give them."""
+
+    float64 = ...
+    float32 = ...
+    float16 = ...
+    bfloat16 = ...
+    int64 = ...
+    int32 = ...
+    int16 = ...
+    int8 = ...
+    uint64 = ...
+    uint32 = ...
+    uint16 = ...
+    uint8 = ...
+    bool = ...
+
+class Verdict(enum.IntEnum):
+    """What a row's index target is."""
+
+    IGNORED = ...
+    KEPT = ...
+    BAD = ...  # neither ignored nor a class
+
+# An array: a buffer of any strides; one whose bytes are of another type of their size (bfloat16);
+# or memory that the caller keeps alive: (address, type, strides in elements[, shape]).
+Operand = (
+    Array
+    | tuple[Array, Type]
+    | tuple[int, Type, tuple[int, ...]]
+    | tuple[int, Type, tuple[int, ...], tuple[int, ...]]
+)
+
+class Judgement:
+    """What targets mean before anything is computed."""
+
+    bad_row: int  # the first, or -1
+    kept: int  # rows
+    divisor: float  # of the sum of the losses; 0 where nothing counts in the mean
+
+class Outcome:
+    """What a solution says beside what it writes."""
+
+    sum: float  # of the losses
+    divisor: float  # of the sum, and of every gradient
+    bad_row: int  # not -1: nothing was written
+    empty: bool  # nothing counts in the mean; under when_empty "raise" nothing was written
+
+option_names: tuple[str, ...]  # of an Options, in order
+
+def judge(
+    options: Options | None,  # None: no index is ignored
+    classes: int,
+    targets: Operand,  # an address comes with its shape
+    axis: int | None = None,  # of the classes, where targets are distributions
+    *,
+    weight: Operand | None = None,  # C contiguous float64
+    verdict: Operand | None = None,  # output, uint8, of the shape of index targets
+) -> Judgement:
+    """What targets mean: the one place to ask."""
+
+def solve(
+    output: Output,
+    options: Options | None,
     axis: int,  # of the classes, not negative
-    bfloat16: int,  # bits: uint16 buffers that are bfloat16; 1 logits and grad, 2 targets, 4 vector
-    logits: Any,
-    targets: Any | None,
-    weight: Any | None,  # C contiguous float64
-    grad_loss: Any | None,  # per row
-    vector: Any | None,  # of the Hessian product
-    loss: Any | None,  # output, one a row; if reduced, one number: their sum / divisor
-    grad: Any | None,  # output, of the logits' shape
-    lse: Any | None,
-    entropy: Any | None,
-    argmax: Any | None,  # int64
-    ignore_index: int | None,
-    reduced: bool,
-    mean: bool,
-    normalizer: float,  # 0: the divisor is computed
-    scale: float,  # multiplies the gradient
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,  # 0: none
-    logit_scale: float,
-) -> tuple[float, float, int]:
-    """Returns (sum of the losses, divisor, first bad row, or -1, or -2 where the divisor is 0).
-
-    Where a row is bad or the divisor is 0, nothing has been written.
-    """
-
-def compute_tensors(
-    output: int,  # as for compute, and so is all that is not described here
-    form: int,
-    axis: int,
-    shape: tuple[int, ...],  # of the logits
-    logits: Tensor,
-    targets: Tensor | None,
-    weight: int,  # address of C contiguous float64; 0: none
-    grad_loss: Tensor | None,
-    vector: Tensor | None,
-    total: int,  # address of one number of the loss's type, sum / divisor; 0: not wanted
-    loss: Tensor | None,
-    grad: Tensor | None,
-    lse: Tensor | None,
-    entropy: Tensor | None,
-    argmax: Tensor | None,
-    ignore_index: int | None,
-    mean: bool,
-    normalizer: float,
-    scale: float,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
-    logit_scale: float,
-) -> tuple[float, float, int]:
-    """The same for memory that the caller keeps alive, on PyTorch's threads where they are in use.
-
-    A tensor is (address, type as in csrc/crossent.h, strides in elements).
-    """
+    logits: Operand,  # an address comes with its shape, and is worked on by PyTorch's threads
+    targets: Operand | None = None,  # class indices; distributions where they have the class axis
+    *,
+    weight: Operand | None = None,  # C contiguous float64
+    grad_loss: float | Operand | None = None,  # the incoming gradient: a number, or one a row
+    vector: Operand | None = None,  # of the Hessian's product
+    loss: Operand | None = None,  # output: one number, or under "none" one a row
+    grad: Operand | None = None,  # output, of the logits' shape
+    lse: Operand | None = None,  # output
+    entropy: Operand | None = None,  # output
+    argmax: Operand | None = None,  # output, int64
+    divisor: float | None = None,  # targets have been judged, and this divides; None: judge first
+) -> Outcome:
+    """Computes `output` into the arrays that are given."""
 
 def use_torch_threads(path: str) -> bool:
-    """Whether `compute_tensors` runs on PyTorch's threads from here on; path: of libtorch_cpu."""
+    """Whether tensors are worked on by PyTorch's threads from here on; path: of libtorch_cpu."""
 
 def advise_huge_pages(address: int, bytes: int) -> None:
     """Asks for huge pages under fresh memory."""
@@ -75,27 +112,27 @@ def available_isas() -> list[str]: ...
 def select_isa(name: str, /) -> bool: ...
 def get_num_threads() -> int: ...
 def set_num_threads(count: int, /) -> None: ...
-def judge_rows(
-    logits: Any,  # (N, C) float32 or float64, contiguous
-    targets: Any,  # (N,) class indices, or (N, C) distributions of any type
-    label: Any,  # (N,) int64, each a class
-    loss: Any,  # output, of the logits' type: -log p of the target
-    rank: Any,  # output, int64: of the label; 1 is the largest logit, ties in class order
-    answer: Any,  # output, int64: the first largest logit
-    near: Any,  # output, of the logits' type: p - y of the answer
-    squares: Any,  # output, float64: sum_k (p_k - y_k)^2
+def standings(
+    logits: Array,  # (N, C) float32 or float64, contiguous
+    targets: Array,  # (N,) class indices, or (N, C) distributions of any type
+    label: Array,  # (N,) int64, each a class
+    loss: Array,  # output, of the logits' type: -log p of the target
+    rank: Array,  # output, int64: of the label; 1 is the largest logit, ties in class order
+    answer: Array,  # output, int64: the first largest logit
+    near: Array,  # output, of the logits' type: p - y of the answer
+    squares: Array,  # output, float64: sum_k (p_k - y_k)^2
     surely_right: float,  # rows of a smaller loss are not looked at: rank 1, answered right
 ) -> None:
     """What an evaluation asks of each row. p - y is never held for more than a few rows."""
 
 # What this machine can do at most, on all threads; buffers are contiguous, of any type.
-def limit_read(buffer: Any) -> int:
+def limit_read(buffer: Array) -> int:
     """Reads every byte once; returns a number that depends on all of them."""
 
-def limit_scale(buffer: Any, factor: float, doubles: bool) -> None:
+def limit_scale(buffer: Array, factor: float, doubles: bool) -> None:
     """Multiplies float32 numbers, or float64 where `doubles`, in place."""
 
-def limit_fill(buffer: Any) -> None:
+def limit_fill(buffer: Array) -> None:
     """Writes every byte: float32 ones."""
 
 def limit_exp(count: int, doubles: bool) -> float:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from numpy.typing import ArrayLike, NDArray
 
-from crossent import functional
+from crossent import loss, softmax
 
 Array = NDArray[Any]
 
@@ -46,7 +46,7 @@ class CrossEntropyLoss:
     """
 
     def __init__(self, reduction: str = "mean", **options: Any) -> None:
-        known = functional.cross_entropy.__kwdefaults__ or {}
+        known = loss.cross_entropy.__kwdefaults__ or {}
         for name in options:
             if name not in known:
                 raise TypeError(f"there is no option {name!r}; the options are {', '.join(known)}")
@@ -57,9 +57,9 @@ class CrossEntropyLoss:
 
     def forward(self, A: ArrayLike, Y: ArrayLike) -> Any:
         """The loss of logits A against Y: one-hot or soft rows (N, C), or class indices (N,)."""
-        loss = functional.cross_entropy(A, Y, reduction=self.reduction, **self.options)
+        value = loss.cross_entropy(A, Y, **self._given())
         self.A, self.Y = A, Y
-        return loss
+        return value
 
     __call__ = forward
 
@@ -72,12 +72,13 @@ class CrossEntropyLoss:
             RuntimeError: no forward came before.
         """
         A, Y = self._last("backward")
-        _, grad = functional.cross_entropy_and_grad(A, Y, reduction=self.reduction, **self.options)
+        grad: Array
+        _, grad = loss.cross_entropy_and_grad(A, Y, **self._given())
         return grad
 
     def softmax(self, x: ArrayLike) -> Array:
         """sigma(x) along the class axis; `probabilities` are those of the last A."""
-        return functional.softmax(x, axis=self.options.get("axis", -1))
+        return softmax.softmax(x, axis=self.options.get("axis", -1))
 
     @property
     def probabilities(self) -> Array:
@@ -87,6 +88,9 @@ class CrossEntropyLoss:
             RuntimeError: no forward came before.
         """
         return self.softmax(self._last("probabilities")[0])
+
+    def _given(self) -> dict[str, Any]:
+        return {"reduction": self.reduction, **self.options}
 
     def _last(self, wanted: str) -> tuple[ArrayLike, ArrayLike]:
         if self.A is None:

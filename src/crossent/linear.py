@@ -7,18 +7,19 @@ this module checks arguments and says what the core is to do with a block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
-from crossent import _blocks
+from crossent import _blocks, options
 from crossent import _outputs as outputs
-from crossent.functional import LOSS, SCORES, TokenScores, compute
-
-Array = NDArray[Any]
+from crossent._core import Output, Verdict
+from crossent._solve import Array, judge, mean, solve
+from crossent.loss import Loss, Losses, TokenScores
+from crossent.options import Given, Options, Reduction, WhenEmpty
 
 
 class LinearGradients(NamedTuple):
@@ -33,35 +34,26 @@ class LinearGradients(NamedTuple):
 
 
 class _Rows:
-    """Targets of a call, flat and checked, and which rows count."""
+    """Targets of a call, flat and judged, and which rows count."""
 
-    def __init__(self, layer: arguments.Linear, targets: ArrayLike, ignore_index: int) -> None:
-        *shape, self.classes = layer.logits.shape
+    def __init__(
+        self, layer: arguments.Linear, targets: ArrayLike, chosen: Options, weight: Array | None
+    ) -> None:
+        *shape, classes = layer.logits.shape
         self.shape, self.count = tuple(shape), math.prod(shape)
-        target, self.form = arguments.target_array(targets, layer.logits, len(shape))
-        self.ignored = arguments.ignored(ignore_index, self.form)
+        target, form = arguments.target_array(targets, layer.logits, len(shape))
+        self.has_indices = form == arguments.INDICES
         self.kept: NDArray[np.intp] | None = None
-        self.targets: Array
-        if self.form == arguments.DISTRIBUTIONS:
-            self.targets = target.reshape(self.count, self.classes)
-            return
-        self.targets = target.reshape(self.count)
-        counts = np.asarray(self.targets != self.ignored)
-        bad_row = arguments.bad_label(self.targets, counts, self.classes)
-        if bad_row >= 0:
-            arguments.raise_bad_target(bad_row, target, layer.logits, len(shape))
-        self.kept = _blocks.kept_rows(counts)
-
-    def divisor(self, rule: arguments.Reduction, weight: Array | None) -> float:
-        """What the sum of the losses is divided by: 1 unless it is a mean."""
-        if rule.name != "mean":
-            return 1.0
-        if rule.normalizer:
-            return rule.normalizer
-        if self.form == arguments.DISTRIBUTIONS or weight is None:
-            return float(self.count if self.kept is None else len(self.kept))
-        counted = self.targets if self.kept is None else self.targets[self.kept]
-        return float(weight[counted.astype(np.intp)].sum())
+        if self.has_indices:
+            verdict = np.empty(target.shape, np.uint8)
+            judgement = judge(chosen, target, layer.logits, len(shape), weight, verdict)
+            self.targets: Array = target.reshape(self.count)
+            self.kept = _blocks.kept_rows(verdict.reshape(-1) == Verdict.KEPT)
+        else:
+            options.check_for_distributions(chosen)
+            judgement = judge(chosen, target, layer.logits, len(shape))
+            self.targets = target.reshape(self.count, classes)
+        self.divisor = judgement.divisor
 
 
 def _head(layer: arguments.Linear, rows: _Rows, grads: LinearGradients, adds: bool) -> _blocks.Head:
@@ -92,67 +84,65 @@ def _outputs(
 
 
 def _loss(
-    layer: arguments.Linear,
-    targets: ArrayLike,
-    *,
-    weight: ArrayLike | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    logit_scale: float,
-    normalizer: float | None,
-    when_empty: str,
-    grad_loss: ArrayLike | None = None,
-    differentiates: bool = False,
-    wrt: Sequence[str] | str | None = None,
-    out: LinearGradients | None = None,
-    accumulate: bool = False,
-) -> tuple[Any, LinearGradients]:
-    """The loss and, if wanted, the gradients: what both loss functions do."""
-    rows = _Rows(layer, targets, ignore_index)
-    rule = arguments.reduction_rule(reduction, normalizer, when_empty)
-    scaling = arguments.scaling(softcap, logit_scale)
-    weights = arguments.class_weight(weight, rows.classes)
-    options: dict[str, Any] = {
-        "label_smoothing": arguments.smoothing(label_smoothing),
-        "z_loss": arguments.z_loss_factor(z_loss),
-        "softcap": scaling.softcap,
-        "logit_scale": scaling.logit_scale,
-    }
-    incoming = arguments.grad_loss_array(grad_loss, rows.shape, reduction)
-    row_factors = None if type(incoming) is float else incoming.reshape(rows.count)
-    dtype: np.dtype[Any] = np.dtype(arguments.loss_type(layer.inputs))
-    losses = np.zeros(rows.count if reduction == "none" else 0, dtype)
-    divisor = rows.divisor(rule, weights)
-    if divisor == 0 and rule.when_empty == "raise":
+    layer: arguments.Linear, given: Mapping[str, Any]
+) -> tuple[Loss | Losses, LinearGradients]:
+    """The loss and, where "wrt" is among what a public function was given, the gradients."""
+    chosen = options.checked(given)
+    weight = arguments.class_weight(given["weight"], layer.logits.shape[-1])
+    rows = _Rows(layer, given["targets"], chosen, weight)
+    factor = arguments.grad_loss_array(given.get("grad_loss"), rows.shape, chosen.reduction)
+    if type(factor) is not float:
+        factor = factor.reshape(rows.count)
+    if rows.divisor == 0 and chosen.when_empty == "raise":
         arguments.raise_empty()
+    differentiates = "wrt" in given
+    adds = differentiates and given["accumulate"]
     grads = LinearGradients()
     if differentiates:
-        grads = _outputs(layer, rows.targets, wrt, out, accumulate)
+        grads = _outputs(layer, rows.targets, given["wrt"], given["out"], adds)
+    dtype: np.dtype[Any] = np.dtype(arguments.loss_type(layer.inputs))
+    losses = np.zeros(rows.count if chosen.reduction == "none" else 0, dtype)
 
     def kernel(logits: Array, part: _blocks.Rows) -> float:
-        loss = np.empty(len(logits), dtype) if reduction == "none" else None
-        total, _, _ = compute(
-            LOSS, logits, 1, targets=rows.targets[part], form=rows.form, weight=weights, loss=loss,
-            grad_loss=None if row_factors is None else row_factors[part],
-            grad=logits if differentiates else None, ignore_index=rows.ignored, mean=True,
-            normalizer=divisor, scale=1.0 if row_factors is not None else incoming, **options,
+        loss = np.empty(len(logits), dtype) if chosen.reduction == "none" else None
+        outcome = solve(
+            Output.LOSS, chosen, logits, 1, rows.targets[part], weight=weight, loss=loss,
+            grad_loss=factor if type(factor) is float else factor[part],
+            grad=logits if differentiates else None, divisor=rows.divisor,
         )  # fmt: skip
         if loss is not None:
             losses[part] = loss
-        return total
+        return outcome.sum
 
-    kept = rows.kept if divisor else np.empty(0, np.intp)
-    total = _blocks.run(_head(layer, rows, grads, accumulate), kernel, kept, differentiates)
-    if reduction == "none":
+    kept = rows.kept if rows.divisor else np.empty(0, np.intp)
+    total = _blocks.run(_head(layer, rows, grads, adds), kernel, kept, differentiates)
+    if chosen.reduction == "none":
         return losses.reshape(rows.shape), grads
-    if divisor == 0:
-        return dtype.type(0 if rule.when_empty == "zero" else np.nan), grads
-    return dtype.type(total / divisor), grads
+    return dtype.type(mean(total, rows.divisor, chosen)), grads
 
 
+@overload
+def linear_cross_entropy(
+    inputs: ArrayLike,
+    linear_weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Literal["none"],
+    **options: Unpack[Given],
+) -> Losses: ...
+@overload
+def linear_cross_entropy(
+    inputs: ArrayLike,
+    linear_weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Literal["sum", "mean"] = "mean",
+    **options: Unpack[Given],
+) -> Loss: ...
 def linear_cross_entropy(
     inputs: ArrayLike,
     linear_weight: ArrayLike,
@@ -161,14 +151,14 @@ def linear_cross_entropy(
     linear_bias: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     logit_scale: float = 1.0,
     normalizer: float | None = None,
-    when_empty: str = "nan",
-) -> Any:
+    when_empty: WhenEmpty = "nan",
+) -> Loss | Losses:
     """Softmax cross-entropy of a linear layer's logits, which are never held as a whole::
 
         logits = inputs linear_weight^T + linear_bias
@@ -201,14 +191,39 @@ def linear_cross_entropy(
 
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, ICLR 2025.
     """
-    return _loss(
-        arguments.linear_arrays(inputs, linear_weight, linear_bias), targets, weight=weight,
-        ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
-        z_loss=z_loss, softcap=softcap, logit_scale=logit_scale, normalizer=normalizer,
-        when_empty=when_empty,
-    )[0]  # fmt: skip
+    return _loss(arguments.linear_arrays(inputs, linear_weight, linear_bias), locals())[0]
 
 
+@overload
+def linear_cross_entropy_and_grad(
+    inputs: ArrayLike,
+    linear_weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Literal["none"],
+    grad_loss: ArrayLike | None = None,
+    wrt: Sequence[str] | str | None = None,
+    out: LinearGradients | None = None,
+    accumulate: bool = False,
+    **options: Unpack[Given],
+) -> tuple[Losses, LinearGradients]: ...
+@overload
+def linear_cross_entropy_and_grad(
+    inputs: ArrayLike,
+    linear_weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Literal["sum", "mean"] = "mean",
+    grad_loss: ArrayLike | None = None,
+    wrt: Sequence[str] | str | None = None,
+    out: LinearGradients | None = None,
+    accumulate: bool = False,
+    **options: Unpack[Given],
+) -> tuple[Loss, LinearGradients]: ...
 def linear_cross_entropy_and_grad(
     inputs: ArrayLike,
     linear_weight: ArrayLike,
@@ -217,18 +232,18 @@ def linear_cross_entropy_and_grad(
     linear_bias: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     logit_scale: float = 1.0,
     normalizer: float | None = None,
-    when_empty: str = "nan",
+    when_empty: WhenEmpty = "nan",
     grad_loss: ArrayLike | None = None,
     wrt: Sequence[str] | str | None = None,
     out: LinearGradients | None = None,
     accumulate: bool = False,
-) -> tuple[Any, LinearGradients]:
+) -> tuple[Loss | Losses, LinearGradients]:
     """The loss of a linear layer's logits and its gradients, with G = dloss / dlogits::
 
         dinputs = G linear_weight    dlinear_weight = G^T inputs    dlinear_bias = G^T 1
@@ -262,13 +277,7 @@ def linear_cross_entropy_and_grad(
 
     Source: as `linear_cross_entropy`.
     """
-    return _loss(
-        arguments.linear_arrays(inputs, linear_weight, linear_bias), targets, weight=weight,
-        ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
-        z_loss=z_loss, softcap=softcap, logit_scale=logit_scale, normalizer=normalizer,
-        when_empty=when_empty, grad_loss=grad_loss, differentiates=True, wrt=wrt, out=out,
-        accumulate=accumulate,
-    )  # fmt: skip
+    return _loss(arguments.linear_arrays(inputs, linear_weight, linear_bias), locals())
 
 
 def linear_token_scores(
@@ -302,21 +311,20 @@ def linear_token_scores(
 
     Source: as `token_scores`.
     """
+    chosen = options.checked_of_scores(locals())
     layer = arguments.linear_arrays(inputs, linear_weight, linear_bias)
-    rows = _Rows(layer, targets, ignore_index)
-    if rows.form != arguments.INDICES:
+    rows = _Rows(layer, targets, chosen, None)
+    if not rows.has_indices:
         arguments.raise_not_for_scores(np.asarray(targets), rows.shape)
-    scaling = arguments.scaling(softcap, logit_scale)
     dtype = arguments.loss_type(layer.inputs)
     nll, lse, entropy = (np.empty(rows.count, dtype) for _ in range(3))
     argmax = np.empty(rows.count, np.int64)
 
     def kernel(logits: Array, part: _blocks.Rows) -> float:
-        return compute(
-            SCORES, logits, 1, targets=rows.targets[part], form=rows.form, loss=nll[part],
-            lse=lse[part], entropy=entropy[part], argmax=argmax[part], ignore_index=rows.ignored,
-            softcap=scaling.softcap, logit_scale=scaling.logit_scale,
-        )[0]  # fmt: skip
+        return solve(
+            Output.SCORES, chosen, logits, 1, rows.targets[part], divisor=1.0,
+            loss=nll[part], lse=lse[part], entropy=entropy[part], argmax=argmax[part],
+        ).sum  # fmt: skip
 
     _blocks.run(_head(layer, rows, LinearGradients(), False), kernel, None, False)
     return TokenScores(*(array.reshape(rows.shape) for array in (nll, lse, entropy, argmax)))

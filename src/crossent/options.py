@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 Reduction = Literal["none", "sum", "mean"]
 WhenEmpty = Literal["nan", "zero", "raise"]
@@ -32,6 +32,18 @@ class Options(NamedTuple):
     logit_scale: float = 1.0
     normalizer: float | None = None
     when_empty: WhenEmpty = "nan"
+
+
+class Given(TypedDict, total=False):
+    """The options beside `reduction`, as a caller names them: for signatures told by overloads."""
+
+    ignore_index: int
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    logit_scale: float
+    normalizer: float | None
+    when_empty: WhenEmpty
 
 
 DEFAULTS: Mapping[str, Any] = Options()._asdict()
@@ -178,3 +190,12 @@ def checked_anew(given: Mapping[str, Any]) -> Options:
 def checked_of_scores(given: Mapping[str, Any]) -> Options:
     """The same for per-row scores, which have ignore_index, softcap and logit_scale alone."""
     return checked({**DEFAULTS, **given, "reduction": "none"})
+
+
+def check_for_distributions(chosen: Options) -> None:
+    """Raises ValueError for options that have no meaning where targets are distributions."""
+    if chosen.ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index={chosen.ignore_index} has no meaning for targets that are "
+            "distributions; leave it out, or give class indices"
+        )

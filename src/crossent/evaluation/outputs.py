@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent import functional
+import crossent
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.npy_file import npy_header
@@ -154,7 +154,7 @@ def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> t
     labels = read_labels(block, sums.classes or 0, sums.options.ignore_index)
     kept = labels.kept & ~labels.bad
     if sums.skip_bad:
-        losses = functional.cross_entropy(
+        losses = crossent.cross_entropy(
             logits, labels.targets, reduction="none", **sums.options.of_rows()
         )
         kept = kept & ~np.isnan(losses)
@@ -172,7 +172,7 @@ def losses_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -
         return np.where(kept, losses, 0.0)
     logits = as_float(block.logits, block.is_bfloat16, workspace, "logits")
     targets, kept = sound_targets(block, sums, logits)
-    losses = functional.cross_entropy(logits, targets, reduction="none", **sums.options.of_rows())
+    losses = crossent.cross_entropy(logits, targets, reduction="none", **sums.options.of_rows())
     return np.where(kept, losses, 0)
 
 
@@ -192,9 +192,7 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if divisor == 0:
         out[...] = 0  # nothing counts
         return out
-    _, grad = functional.cross_entropy_and_grad(
-        logits, targets, out=out, **options.of_rows(), **rule
-    )
+    _, grad = crossent.cross_entropy_and_grad(logits, targets, out=out, **options.of_rows(), **rule)
     if not kept.all():
         grad[~kept] = 0  # of distributions, and of rows whose logits are not numbers
     return grad

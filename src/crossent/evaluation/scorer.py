@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent import _core, functional
+import crossent
+from crossent import _core
 from crossent.evaluation.errors import LOGITS, OTHER_LOGITS, ROW_WEIGHTS, TARGETS, BadRow
 from crossent.evaluation.exact_sum import ExactSum
 from crossent.evaluation.options import LossOptions
@@ -145,9 +146,7 @@ class RowScorer:
         return scores
 
     def _loss(self, logits: Array, labels: Labels, **options: Any) -> Array:
-        losses: Array = functional.cross_entropy(
-            logits, labels.targets, reduction="none", **options
-        )
+        losses: Array = crossent.cross_entropy(logits, labels.targets, reduction="none", **options)
         return losses
 
     def _refuse(self, block: Block, labels: Labels, u: Array, i: int) -> None:
@@ -169,7 +168,7 @@ class RowScorer:
         brier = np.empty(rows)
         of_indices = labels.share is None
         surely_right = SURELY_RIGHT if of_indices and not self.options.is_scaled else 0.0
-        _core.judge_rows(u, labels.targets, label, nll, rank, predicted, near, brier, surely_right)
+        _core.standings(u, labels.targets, label, nll, rank, predicted, near, brier, surely_right)
         share: Array = predicted == label
         if labels.share is not None:
             share = np.take_along_axis(labels.share, predicted[:, None], 1)[:, 0]
@@ -219,7 +218,7 @@ class RowScorer:
         rows = hardest_rows(nll, kept, floor, self.hardest)
         found = []
         for i in rows:
-            probs = functional.softmax(u[i])
+            probs = crossent.softmax(u[i])
             classes = largest(probs, SHOWN_CLASSES)
             found.append(
                 HardRow(

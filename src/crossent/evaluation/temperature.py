@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent import functional
+import crossent
 from crossent.evaluation.data import Data
 from crossent.evaluation.estimates import WeightedMean
 from crossent.evaluation.passes import Plan, Progress, run_pass
@@ -104,11 +104,11 @@ def measure_slope(
         logits = as_float(block.logits, block.is_bfloat16, workspace, "logits")
         out = workspace.array("residual", logits.shape, logits.dtype)
         arguments: dict[str, Any] = {"reduction": "none", "logit_scale": scale, "out": out}
-        nll, grad = functional.cross_entropy_and_grad(logits, labels.targets, **arguments)
+        nll, grad = crossent.cross_entropy_and_grad(logits, labels.targets, **arguments)
         # Classes of logit -inf have p = 0 whatever the temperature, so they count as 0 here.
         along = logits if np.isfinite(logits).all() else np.where(np.isfinite(logits), logits, 0)
         slope = row_dots(grad, along)  # scale (p - y) . a, the derivative with log beta
-        grad = functional.cross_entropy_hvp(logits, labels.targets, along, **arguments)
+        grad = crossent.cross_entropy_hvp(logits, labels.targets, along, **arguments)
         bend = row_dots(grad, along) + slope
         kept = labels.kept & ~labels.bad & ~np.isnan(nll)
         weight = None if block.row_weight is None else as_float64(block.row_weight)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from crossent._core import Output
 from crossent.options import Options
 from crossent.torch import _compute, _fallback, _internals
 from crossent.torch._compute import Grads, Layer
@@ -61,7 +62,7 @@ class Loss(torch.autograd.Function):
         if ctx.in_place:
             ready = logits.detach()  # shares its version counter
         grad = _compute.gradient(
-            _compute.LOSS, logits, target, weight, ctx.options, grad_loss, out=ready
+            Output.LOSS, logits, target, weight, ctx.options, grad_loss, out=ready
         )
         if ctx.in_place:
             torch.autograd.graph.increment_version(logits)
@@ -82,7 +83,7 @@ class Gradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, grad_loss, target, weight)
         ctx.options = options
-        return _compute.gradient(_compute.LOSS, logits, target, weight, options, grad_loss)
+        return _compute.gradient(Output.LOSS, logits, target, weight, options, grad_loss)
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> Any:
@@ -93,7 +94,7 @@ class Gradient(torch.autograd.Function):
         by_logits = by_grad_loss = None
         if ctx.needs_input_grad[0]:
             by_logits = _compute.gradient(
-                _compute.PRODUCT, logits, target, weight, ctx.options, grad_loss, vector
+                Output.PRODUCT, logits, target, weight, ctx.options, grad_loss, vector
             )
         if ctx.needs_input_grad[1]:
             by_grad_loss = along(vector, logits, target, weight, ctx.options)
@@ -106,7 +107,7 @@ def along(
     """The change of the loss as the logits move along `vector`: of the loss's shape and dtype."""
     wide = logits.to(_compute.loss_dtype(logits))
     ones = _compute.loss_like(logits, options.reduction).fill_(1)
-    grad = _compute.gradient(_compute.LOSS, wide, target, weight, options, ones)
+    grad = _compute.gradient(Output.LOSS, wide, target, weight, options, ones)
     product = grad.mul_(vector)
     none = options.reduction == "none"
     return product.sum(_compute.class_axis(logits)) if none else product.sum()
@@ -143,7 +144,7 @@ def scores_gradient(
     grad_nll, grad_lse, grad_entropy = grads
     grad = None
     if grad_nll is not None:
-        grad = _compute.gradient(_compute.LOSS, logits, target, None, options, grad_nll)
+        grad = _compute.gradient(Output.LOSS, logits, target, None, options, grad_nll)
     if grad_lse is None and grad_entropy is None:
         return torch.zeros_like(logits) if grad is None else grad
     beside = _fallback.lse_and_entropy_gradient(grad_lse, grad_entropy, logits, options)

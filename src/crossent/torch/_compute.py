@@ -9,7 +9,6 @@ PyTorch's in float32; in bfloat16 PyTorch's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from crossent import _arguments as rules
 from crossent import _blocks, _core
+from crossent._core import Output
+from crossent._solve import mean
 from crossent.options import Options
 from crossent.torch import _internals
 
@@ -26,9 +27,7 @@ Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
 
-LOSS, _SOFTMAX, _LOG_SOFTMAX, SCORES, PRODUCT = range(5)
-
-_CODES = {getattr(torch, name): code for code, name in enumerate(rules.REAL)}
+_TYPES = {getattr(torch, each.name): each for each in _core.Type}
 _HUGE = 4 << 20  # bytes from which huge pages pay
 _LOWEST = 1 << 40  # an address below may be an offset into storage that was freed
 _SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
@@ -64,20 +63,23 @@ def _address(tensor: Tensor) -> int:
     return address
 
 
-def _described(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
+def _described(tensor: Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
     """(address, type, strides in elements): what the core knows of a tensor."""
-    return _address(tensor), _CODES[tensor.dtype], tensor.stride()
+    return _address(tensor), _TYPES[tensor.dtype], tensor.stride()
 
 
-def class_weight(weight: Tensor | None) -> Tensor | None:
+def checked_weight(weight: Tensor) -> Tensor:
     """Class weights as the core takes them: contiguous float64, finite and >= 0."""
-    if weight is None:
-        return None
     weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
     least, most = torch.aminmax(weight)
     if not (least.item() >= 0 and most.item() < float("inf")):
         rules.class_weight(weight.numpy(), weight.numel())  # raises
     return weight
+
+
+def class_weight(weight: Tensor | None) -> Tensor | None:
+    """The same, where there are any."""
+    return None if weight is None else checked_weight(weight)
 
 
 def fresh_like(
@@ -95,89 +97,79 @@ def fresh_like(
     return grad
 
 
-def run(
-    output: int,
+def _raise_bad_target(row: int, target: Tensor, shape: torch.Size) -> NoReturn:
+    """The error for the first row whose index target is neither a class nor ignored."""
+    logits = torch.empty(shape, device="meta")
+    rules.raise_bad_target(row, target.numpy(), logits, class_axis(logits), rules.TENSORS)
+
+
+def judge(
+    options: Options,
+    target: Tensor,
+    shape: torch.Size,
+    axis: int | None,
+    weight: Tensor | None = None,
+    verdict: Tensor | None = None,
+) -> _core.Judgement:
+    """What targets mean, for logits of a shape; axis: of the classes, of distributions.
+
+    Raises:
+        IndexError: an index target is neither a class nor ignored.
+    """
+    judgement = _core.judge(
+        options,
+        shape[1 if len(shape) > 1 else 0],
+        (*_described(target), target.shape),
+        axis,
+        weight=None if weight is None else _described(weight),
+        verdict=None if verdict is None else (*_described(verdict), verdict.shape),
+    )
+    if judgement.bad_row >= 0:
+        _raise_bad_target(judgement.bad_row, target, shape)
+    return judgement
+
+
+def solve(
+    output: _core.Output,
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
     options: Options,
     *,
-    scale: float = 1.0,
     grad_loss: Tensor | None = None,
-    vector: Tensor | None = None,
-    total: Tensor | None = None,
-    losses: Tensor | None = None,
-    grad: Tensor | None = None,
-    lse: Tensor | None = None,
-    entropy: Tensor | None = None,
-    argmax: Tensor | None = None,
-) -> tuple[float, float]:
-    """One call of the core: (sum of the losses, divisor); 0 divides nothing: nothing was written.
+    divisor: float | None = None,
+    **others: Tensor | None,
+) -> float:
+    """One problem for the core, and the sum of the losses; others: what else `_core.solve` takes.
 
-    scale or grad_loss (one number a row) multiply the gradient; total takes the reduced loss.
+    grad_loss: the incoming gradient, of the loss's shape; None: 1.
 
     Raises:
         IndexError: an index target is neither a class nor ignored; nothing was written.
+        ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
-    axis = class_axis(logits)
-    indexed = target.dim() < logits.dim()
-    total_loss, divisor, bad_row = _core.compute_tensors(
+    operands: dict[str, Any] = {
+        name: _described(tensor) for name, tensor in others.items() if tensor is not None
+    }
+    if weight is not None:
+        operands["weight"] = _described(weight)
+    if grad_loss is not None:
+        by_row = options.reduction == "none"
+        operands["grad_loss"] = _described(grad_loss) if by_row else grad_loss.item()
+    outcome = _core.solve(
         output,
-        rules.INDICES if indexed else rules.DISTRIBUTIONS,
-        axis,
-        logits.shape,
-        _described(logits),
+        options,
+        class_axis(logits),
+        (*_described(logits), logits.shape),
         _described(target),
-        0 if weight is None else weight.data_ptr(),
-        None if grad_loss is None else _described(grad_loss),
-        None if vector is None else _described(vector),
-        0 if total is None else total.data_ptr(),
-        None if losses is None else _described(losses),
-        None if grad is None else _described(grad),
-        None if lse is None else _described(lse),
-        None if entropy is None else _described(entropy),
-        None if argmax is None else _described(argmax),
-        options.ignore_index if indexed else None,
-        options.reduction == "mean",
-        options.normalizer or 0.0,
-        scale,
-        options.label_smoothing,
-        options.z_loss,
-        options.softcap or 0.0,
-        options.logit_scale,
+        divisor=divisor,
+        **operands,
     )
-    if bad_row >= 0:
-        _raise_bad_target(bad_row, target, logits.shape)
-    return total_loss, divisor
-
-
-def _raise_bad_target(row: int, target: Tensor, shape: torch.Size) -> NoReturn:
-    """The error for the first row whose index target is neither a class nor ignored."""
-    logits = torch.empty(shape, device="meta")
-    labels = target.detach().cpu().numpy()
-    rules.raise_bad_target(row, labels, logits, class_axis(logits), rules.TENSORS)
-
-
-def checked_labels(target: Tensor, shape: torch.Size, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """(class indices as int64, which of them count), for logits of a shape.
-
-    Raises:
-        IndexError: one is neither a class nor ignored.
-    """
-    labels = target.to(torch.int64)
-    counts = labels != ignore_index
-    bad = counts & ((labels < 0) | (labels >= shape[1 if len(shape) > 1 else 0]))
-    if bad.any().item():
-        row = int(bad.flatten().to(torch.uint8).argmax().item())
-        _raise_bad_target(row, target, shape)
-    return labels, counts
-
-
-def weight_of(labels: Tensor, weight: Tensor | None) -> float:
-    """What the mean over rows of these classes divides by; weight: from `class_weight`."""
-    if weight is None:
-        return float(labels.numel())
-    return float(weight.numpy()[labels.numpy()].sum())
+    if outcome.bad_row >= 0:
+        _raise_bad_target(outcome.bad_row, target, logits.shape)
+    if outcome.empty and options.when_empty == "raise":
+        rules.raise_empty()
+    return outcome.sum
 
 
 def loss(
@@ -189,21 +181,12 @@ def loss(
 ) -> Tensor:
     """The loss, and into `grad` its gradient for an incoming gradient of 1."""
     result = loss_like(logits, options.reduction)
-    if options.reduction == "none":
-        run(LOSS, logits, target, weight, options, losses=result, grad=grad)
-        return result
-    _, divisor = run(LOSS, logits, target, weight, options, total=result, grad=grad)
-    if divisor == 0:
-        if options.when_empty == "raise":
-            rules.raise_empty()
-        result.fill_(0.0 if options.when_empty == "zero" else float("nan"))
-        if grad is not None:
-            grad.zero_()
+    solve(Output.LOSS, logits, target, weight, options, loss=result, grad=grad)
     return result
 
 
 def gradient(
-    output: int,
+    output: _core.Output,
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -217,15 +200,7 @@ def gradient(
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
     grad = fresh_like(logits) if out is None else out
-    if options.reduction == "none":
-        run(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
-    else:
-        _, divisor = run(
-            output, logits, target, weight, options,
-            scale=grad_loss.item(), vector=vector, grad=grad,
-        )  # fmt: skip
-        if divisor == 0:
-            grad.zero_()
+    solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
     return grad
 
 
@@ -235,7 +210,10 @@ def scores(
     """(nll, lse, entropy, argmax) of every row."""
     nll, lse, entropy = (loss_like(logits, "none") for _ in range(3))
     argmax = nll.new_empty(nll.shape, dtype=torch.int64)
-    run(SCORES, logits, target, None, options, losses=nll, lse=lse, entropy=entropy, argmax=argmax)
+    solve(
+        Output.SCORES, logits, target, None, options,
+        loss=nll, lse=lse, entropy=entropy, argmax=argmax,
+    )  # fmt: skip
     return nll, lse, entropy, argmax
 
 
@@ -365,16 +343,12 @@ class _Rows(NamedTuple):
 
 
 def _rows(shape: torch.Size, target: Tensor, weight: Tensor | None, options: Options) -> _Rows:
-    kept, divisor = None, 1.0
-    is_mean = options.reduction == "mean" and not options.normalizer
-    if target.dim() < len(shape):
-        target, counts = checked_labels(target, shape, options.ignore_index)
-        kept = _blocks.kept_rows(counts.reshape(shape[0], shape[2:].numel()).any(1).numpy())
-        if is_mean:
-            divisor = weight_of(target[counts], weight)
-    elif is_mean:
-        divisor = float(shape[0] * shape[2:].numel())
-    return _Rows(target, kept, options.normalizer or divisor)
+    if target.dim() == len(shape):
+        return _Rows(target, None, judge(options, target, shape, 1).divisor)
+    verdict = torch.empty(target.shape, dtype=torch.uint8)
+    divisor = judge(options, target, shape, None, weight, verdict).divisor
+    counts = (verdict == _core.Verdict.KEPT).reshape(shape[0], shape[2:].numel()).any(1)
+    return _Rows(target.to(torch.int64), _blocks.kept_rows(counts.numpy()), divisor)
 
 
 def linear_loss(
@@ -389,6 +363,7 @@ def linear_loss(
 
     Raises:
         IndexError: an index target is neither a class nor ignored; nothing was written.
+        ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     shape = layer.logits_shape
     rows = _rows(shape, target, weight, options)
@@ -397,28 +372,22 @@ def linear_loss(
     none = options.reduction == "none"
     differentiates = any(grad is not None for grad in grads)
     losses = layer.loss_like(options.reduction).zero_()
-    row_options = options if none else options._replace(reduction="mean", normalizer=rows.divisor)
-    scale = 1.0 if none or grad_loss is None else grad_loss.item()
 
     def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
-        total_loss, _ = run(
-            LOSS, logits, rows.targets[part], weight, row_options, losses=values, scale=scale,
-            grad_loss=grad_loss[part] if none and grad_loss is not None else None,
-            grad=logits if differentiates else None,
+        total = solve(
+            Output.LOSS, logits, rows.targets[part], weight, options, loss=values,
+            grad_loss=grad_loss[part] if none and grad_loss is not None else grad_loss,
+            grad=logits if differentiates else None, divisor=rows.divisor,
         )  # fmt: skip
         if values is not None:
             losses[part] = values
-        return total_loss
+        return total
 
     kept = rows.kept if rows.divisor else np.empty(0, np.intp)
     total = _blocks.run(_head(layer, grads), kernel, kept, differentiates)
-    if none:
-        return losses
-    if rows.divisor == 0:
-        return losses.fill_(0.0 if options.when_empty == "zero" else math.nan)
-    return losses.fill_(total / rows.divisor)
+    return losses if none else losses.fill_(mean(total, rows.divisor, options))
 
 
 def linear_scores(
@@ -426,16 +395,16 @@ def linear_scores(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(nll, lse, entropy, argmax) of every row."""
     shape = layer.logits_shape
-    targets = _rows(shape, target, None, options).targets
+    rows = _rows(shape, target, None, options)
     nll, lse, entropy = (layer.loss_like("none") for _ in range(3))
     argmax = nll.new_empty(nll.shape, dtype=torch.int64)
 
     def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
-        return run(
-            SCORES, logits, targets[part], None, options, losses=nll[part],
-            lse=lse[part], entropy=entropy[part], argmax=argmax[part],
-        )[0]  # fmt: skip
+        return solve(
+            Output.SCORES, logits, rows.targets[part], None, options, loss=nll[part],
+            lse=lse[part], entropy=entropy[part], argmax=argmax[part], divisor=rows.divisor,
+        )  # fmt: skip
 
     _blocks.run(_head(layer, NO_GRADS), kernel, None, False)
     return nll, lse, entropy, argmax

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from crossent._core import Output
 from crossent.options import Options
 from crossent.torch import _autograd, _compute
 from crossent.torch._compute import Layer, class_weight
@@ -80,7 +81,7 @@ def _loss_like(logits: Tensor, target: Tensor, weight: Tensor | None, options: O
 
 
 def _grad(grad_loss: Tensor, *problem: Any) -> Tensor:
-    return _compute.gradient(_compute.LOSS, *_checked(*problem), grad_loss)
+    return _compute.gradient(Output.LOSS, *_checked(*problem), grad_loss)
 
 
 def _grad_like(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
@@ -88,7 +89,7 @@ def _grad_like(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _hvp(vector: Tensor, grad_loss: Tensor, *problem: Any) -> Tensor:
-    return _compute.gradient(_compute.PRODUCT, *_checked(*problem), grad_loss, vector)
+    return _compute.gradient(Output.PRODUCT, *_checked(*problem), grad_loss, vector)
 
 
 def _hvp_like(vector: Tensor, grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:

@@ -198,7 +198,7 @@ def options_of(given: Mapping[str, Any], form: int) -> Chosen:
     check = known.checked_anew if torch.compiler.is_compiling() else known.checked
     options = check(given)
     if form != rules.INDICES:
-        rules.ignored(options.ignore_index, form)
+        known.check_for_distributions(options)
     return Chosen(options, scale, divisor)
 
 
@@ -237,10 +237,11 @@ def _number(name: str, value: Tensor) -> float:
 
 
 def _values(tensor: Tensor) -> Tensor | None:
-    """What a tensor holds under the wrappers of transforms, where it holds anything."""
+    """What a tensor holds under the wrappers of transforms, on the CPU; None where nothing is."""
     tensor = _internals.unwrapped(tensor)
-    seen = not tensor.is_meta and type(tensor) in _OWN_TYPES and not _internals.has_dispatch_modes()
-    return tensor.detach() if seen else None
+    if tensor.is_meta or type(tensor) not in _OWN_TYPES or _internals.has_dispatch_modes():
+        return None
+    return _internals.unwrapped(tensor.detach().cpu())  # transforms wrap every result
 
 
 def check_values(
@@ -251,13 +252,11 @@ def check_values(
         return
     weights = None if weight is None else _values(weight)
     if weights is not None:
-        weights = _compute.class_weight(weights.cpu())
-    rows: float = target.numel()
+        weights = _internals.unwrapped(_compute.checked_weight(weights))
     labels = _values(target) if target.dim() < len(shape) else None
+    is_mean = options.reduction == "mean" and options.normalizer is None
+    is_empty = is_mean and target.numel() == 0
     if labels is not None:
-        labels, counts = _compute.checked_labels(labels, shape, options.ignore_index)
-        rows = _compute.weight_of(labels[counts].cpu(), weights)
-    if (
-        options.when_empty == "raise" and options.reduction == "mean" and not options.normalizer
-    ) and rows == 0:  # fmt: skip
+        is_empty = _compute.judge(options, labels, shape, None, weights).divisor == 0
+    if is_empty and options.when_empty == "raise":
         rules.raise_empty()

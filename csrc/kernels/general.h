@@ -28,7 +28,7 @@ inline void stage_mass(const Problem& problem, const char* target_row, int64_t a
     const int64_t stride = problem.targets.class_stride;
     target = stage(problem.targets, target_row + at * stride, stride, count, mass);
   }
-  const double kept = 1 - problem.label_smoothing;
+  const double kept = 1 - problem.options.label_smoothing;
   if (!target) {
     for (int i = 0; i < count; ++i) mass[i] = even;
   } else if (target != mass || kept != 1 || even != 0) {
@@ -246,18 +246,18 @@ inline void write_product(const Problem& problem, const GeneralRow& row, char* o
                           const BlockReference<double>* references, const Finished& finished) {
   const RowGroup& group = finished.group;
   const int r = finished.row;
-  const double z = 2 * problem.z_loss * (problem.z_loss != 0 ? group.lse[r] : 0);
+  const double z = 2 * problem.options.z_loss * (problem.options.z_loss != 0 ? group.lse[r] : 0);
   const double curve = group.target_mass[r] + group.mass[r] + z;
   const double mean = group.product[r] / group.sum_all[r];
   double buffer[kBlock<double>];
   for_each_block(problem, row, begin, end, references, finished, [&](Block& block, double share) {
     const int64_t stride = problem.vector.class_stride;
     const double* v = stage(problem.vector, row.vector + block.at * stride, stride, block.count, buffer);
-    const bool bent = problem.softcap != 0;
+    const bool bent = problem.options.softcap != 0;
     for (int i = 0; i < block.count; ++i) {
       const double p = block.exps[i] * share;
       const double slope = block.logits.tails ? block.logits.slope[i] : 1;
-      const double straight = slope * (curve * p * (slope * v[i] - mean) + 2 * problem.z_loss * p * mean);
+      const double straight = slope * (curve * p * (slope * v[i] - mean) + 2 * problem.options.z_loss * p * mean);
       double grad = p * curve - (has_mass(problem) ? block.mass[i] : 0);
       if (block.at + i == group.target[r]) grad -= group.target_mass[r];
       if (block.at + i == finished.sums.anchor) grad = group.grad_anchor[r];

@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "crossent.h"
+#include "core/crossent.h"
 #include "simd.h"
 
 namespace crossent {
@@ -214,8 +214,10 @@ inline void set_element(const Array& array, char* at, double value) {
   }
 }
 
-// Index targets, `stride` bytes apart, as classes; -1 for an ignored row, -2 where a target is neither. They are
-// compared by value, before any cast.
+// What an index target is read as where it is no class.
+constexpr int64_t kIgnored = -1, kBad = -2;
+
+// Index targets, `stride` bytes apart, as classes, kIgnored or kBad. They are compared by value, before any cast.
 template <class Integer, bool kContiguous>
 void read_integers_at(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
   using Word = std::make_unsigned_t<Integer>;
@@ -223,15 +225,16 @@ void read_integers_at(const Problem& problem, const char* first, int64_t stride,
   const bool swapped = problem.targets.swapped;
   const int64_t classes = problem.classes;
   // What no target equals where nothing is ignored: a value past the classes stays past them.
-  const bool ignores = problem.ignores && (kUnsigned64 || !problem.ignore_is_unsigned);
-  const int64_t ignored = ignores ? problem.ignore_value : 0;
+  const Options& options = problem.options;
+  const bool ignores = options.ignores && (kUnsigned64 || !options.ignore_is_unsigned);
+  const int64_t ignored = ignores ? options.ignore_index : 0;
   for (int i = 0; i < count; ++i) {
     const char* const at = first + i * (kContiguous ? static_cast<int64_t>(sizeof(Integer)) : stride);
     const int64_t value = static_cast<int64_t>(static_cast<Integer>(word_at<Word>(at, !kContiguous && swapped)));
     const bool beyond = kUnsigned64 && value < 0;  // more than int64 holds
-    const bool matches = ignores & (value == ignored) & (!kUnsigned64 | (beyond == problem.ignore_is_unsigned));
-    const int64_t valid = static_cast<uint64_t>(value) < static_cast<uint64_t>(classes) ? value : -2;
-    to[i] = matches ? -1 : valid;
+    const bool matches = ignores & (value == ignored) & (!kUnsigned64 | (beyond == options.ignore_is_unsigned));
+    const int64_t valid = static_cast<uint64_t>(value) < static_cast<uint64_t>(classes) ? value : kBad;
+    to[i] = matches ? kIgnored : valid;
   }
 }
 

@@ -8,7 +8,6 @@ namespace crossent {
 
 // Each works on the calling thread alone. Memory may begin anywhere; `bytes` is any number.
 struct Limits {
-  const char* name;                                         // of the instruction set
   uint64_t (*read)(const char* from, int64_t bytes);        // once, every byte; returns a value that depends on all
   void (*scale)(char* data, int64_t bytes, double factor);  // float32 in place
   void (*scale_doubles)(char* data, int64_t bytes, double factor);

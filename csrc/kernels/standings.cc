@@ -89,7 +89,9 @@ void stand(const Standing<X>& standing, int64_t rows, int64_t classes) {
 
 }  // namespace
 
-extern const Standings CROSSENT_STANDINGS;
-const Standings CROSSENT_STANDINGS = {CROSSENT_ISA_NAME, stand<float>, stand<double>};
+namespace CROSSENT_SET {
+extern const Standings standings;
+const Standings standings = {stand<float>, stand<double>};
+}  // namespace CROSSENT_SET
 
 }  // namespace crossent

@@ -1,17 +1,13 @@
-// The loops over rows, compiled once for each instruction set (CROSSENT_ISA names it).
-#include "kernels.h"
+// The loops over rows, compiled once for each instruction set, whose namespace is CROSSENT_SET.
+#include "core/kernels.h"
 
 #include <new>
 
 #include "column.h"
-#include "float_mode.h"
+#include "core/float_mode.h"
 #include "general.h"
 #include "group.h"
 #include "panel.h"
-
-#if !defined(CROSSENT_ISA)
-#error "CROSSENT_ISA must name this build's kernels"
-#endif
 
 namespace crossent {
 namespace {
@@ -29,7 +25,8 @@ bool is_general(const Problem& problem) {
   const bool smooth = problem.form == Targets::index && !in_double;
   const bool plain_output =
       problem.output == Output::loss || problem.output == Output::softmax || (is_lse_alone(problem) && !in_double);
-  return (has_mass(problem) && !smooth) || problem.softcap != 0 || problem.logit_scale != 1 || !plain_output;
+  return (has_mass(problem) && !smooth) || problem.options.softcap != 0 || problem.options.logit_scale != 1 ||
+         !plain_output;
 }
 
 // Writes the target's element of a row's gradient.
@@ -130,7 +127,7 @@ struct Largest {
 Largest largest_of_row(const Problem& problem, const char* row) {
   Largest best;
   for (int64_t k = 0; k < problem.classes; ++k) {
-    const double value = problem.logit_scale * element(problem.logits, row + k * problem.logits.class_stride);
+    const double value = problem.options.logit_scale * element(problem.logits, row + k * problem.logits.class_stride);
     if (value > best.value || value != value) best = {k, value};
     if (value != value) break;
   }
@@ -153,7 +150,7 @@ void record_scores(const Problem& problem, const RowGroup& group, int64_t first,
     const double core = group.core[r];
     const bool regular = core == core && anchors[r] >= 0;
     Largest largest{anchors[r], group.anchor_logit[r]};
-    if (!regular || problem.softcap != 0) largest = largest_of_row(problem, group.logits[r]);
+    if (!regular || problem.options.softcap != 0) largest = largest_of_row(problem, group.logits[r]);
     const double behind =
         (group.anchor_logit[r] - group.target_logit[r]) + (group.anchor_tail[r] - group.target_tail[r]);
     nll[r] = group.target[r] == anchors[r] ? core : behind + core;
@@ -460,7 +457,15 @@ size_t row_state_bytes(const Problem& problem) {
   return with_path(problem, [&](auto path) { return RowState<decltype(path)>::bytes(problem); });
 }
 
-void summarize(const Problem& problem, int64_t begin, int64_t end, TargetSummary* summary) {
+void write_verdicts(const Problem& problem, const RowRun& run, const int64_t* targets, int count) {
+  char* const to = run.first(problem.verdict);
+  for (int i = 0; i < count; ++i) {
+    const Verdict verdict = targets[i] >= 0 ? Verdict::kept : targets[i] == kIgnored ? Verdict::ignored : Verdict::bad;
+    to[i * run.step(problem.verdict)] = static_cast<char>(verdict);
+  }
+}
+
+void judge_rows(const Problem& problem, int64_t begin, int64_t end, Judgement* judgement) {
   constexpr int kRun = 256;
   int64_t targets[kRun];
   for (int64_t first = begin; first < end;) {
@@ -471,28 +476,31 @@ void summarize(const Problem& problem, int64_t begin, int64_t end, TargetSummary
     int64_t kept = 0, bad = 0;
     for (int i = 0; i < count; ++i) {
       kept += targets[i] >= 0;
-      bad += targets[i] == -2;
+      bad += targets[i] == kBad;
     }
-    if (bad != 0) {
+    if (bad != 0 && judgement->bad_row < 0) {
       int i = 0;
-      while (targets[i] != -2) ++i;
-      summary->bad_row = first + i;
-      return;
+      while (targets[i] != kBad) ++i;
+      judgement->bad_row = first + i;
+      if (!problem.verdict) return;
     }
-    summary->kept += kept;
+    judgement->kept += kept;
     for (int i = 0; problem.weight && i < count; ++i) {
-      if (targets[i] >= 0) summary->weight += problem.weight[targets[i]];
+      if (targets[i] >= 0) judgement->weight += problem.weight[targets[i]];
     }
+    if (problem.verdict) write_verdicts(problem, run, targets, count);
     first += count;
   }
 }
 
 }  // namespace
 
-extern const Kernels CROSSENT_ISA;
-const Kernels CROSSENT_ISA = {
-    CROSSENT_ISA_NAME, run_rows,   scratch_bytes, nanoseconds,     start_row,
-    sum_segment,       finish_row, write_segment, row_state_bytes, summarize,
+namespace CROSSENT_SET {
+extern const Kernels kernels;
+const Kernels kernels = {
+    run_rows,   scratch_bytes, nanoseconds,     start_row,  sum_segment,
+    finish_row, write_segment, row_state_bytes, judge_rows,
 };
+}  // namespace CROSSENT_SET
 
 }  // namespace crossent

@@ -85,7 +85,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
     const auto valid = (all > 0.0) & (all < kInfinity<double>)&(anchor == anchor);  // false for nan
     const V<double> nan = broadcast(kNan<double>);
-    const V<double> loss = kLse ? fma<double>(broadcast(problem.z_loss) * lse, lse, nll) : nll;
+    const V<double> loss = kLse ? fma<double>(broadcast(problem.options.z_loss) * lse, lse, nll) : nll;
     store(group.loss + i, valid ? loss : nan);
     if constexpr (kLse) {
       store(group.core + i, valid ? core : nan);
@@ -94,7 +94,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     }
     if (!problem.grad) continue;
     const V<double> grad_loss = load(group.grad_loss + i);
-    const V<double> z = broadcast(2 * problem.z_loss) * lse;
+    const V<double> z = broadcast(2 * problem.options.z_loss) * lse;
     const V<double> share = (total + z) / all;
     store(group.factor + i, valid ? grad_loss * share : nan);
     const V<double> rest = kMass ? total - load(group.anchor_mass + i) : none;
@@ -110,7 +110,7 @@ void finish_rows(const Problem& problem, RowGroup& group) {
 template <class X>
 void finish_group(const Problem& problem, RowGroup& group, bool has_mass) {
   if (has_mass) return finish_rows<X, true, true>(problem, group);
-  if (problem.z_loss != 0 || problem.lse) return finish_rows<X, false, true>(problem, group);
+  if (problem.options.z_loss != 0 || problem.lse) return finish_rows<X, false, true>(problem, group);
   finish_rows<X, false, false>(problem, group);
 }
 

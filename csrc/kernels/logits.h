@@ -66,8 +66,8 @@ CROSSENT_INLINE Capped cap_logit(V<double> scaled, V<double> scaled_tail, double
 inline void stage_logits(const Problem& problem, const char* row, int64_t at, int count, LogitBlock& block) {
   const int64_t stride = problem.logits.class_stride;
   block.logits = stage(problem.logits, row + at * stride, stride, count, block.buffer);
-  const double scale = problem.logit_scale;
-  if (problem.softcap == 0 && scale == 1) return;
+  const double scale = problem.options.logit_scale;
+  if (problem.options.softcap == 0 && scale == 1) return;
   for (int i = 0; i < count; i += kLanes<double>) {
     const int width = count - i < kLanes<double> ? count - i : kLanes<double>;
     const V<double> a = load_first(block.logits + i, width, 0.0);
@@ -77,7 +77,7 @@ inline void stage_logits(const Problem& problem, const char* row, int64_t at, in
     const auto exact = (scaled < kShiftFrom) & (scaled > -kShiftFrom);
     const V<double> tail = exact ? lost : V<double>{};
     Capped capped{scaled, tail, broadcast(scale), V<double>{}};
-    if (problem.softcap != 0) capped = cap_logit(scaled, tail, problem.softcap, scale);
+    if (problem.options.softcap != 0) capped = cap_logit(scaled, tail, problem.options.softcap, scale);
     store(block.buffer + i, capped.u);
     store(block.tail_buffer + i, capped.tail);
     store(block.slope + i, capped.slope);

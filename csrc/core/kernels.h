@@ -1,4 +1,4 @@
-// The entry points that are compiled once for each instruction set.
+// What is compiled once for each instruction set.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,6 @@
 namespace crossent {
 
 struct Kernels {
-  const char* name;
   // Rows [begin, end) from start to end; returns the sum of their losses. scratch: scratch_bytes of memory.
   double (*run_rows)(const Problem&, int64_t begin, int64_t end, void* scratch);
   size_t (*scratch_bytes)(const Problem&);
@@ -20,12 +19,24 @@ struct Kernels {
   double (*finish_row)(const Problem&, int64_t row, void* state);
   void (*write_segment)(const Problem&, int64_t segment, void* state);
   size_t (*row_state_bytes)(const Problem&);
-  // What the targets of rows [begin, end) say.
-  void (*summarize)(const Problem&, int64_t begin, int64_t end, TargetSummary* summary);
+  // What the index targets of rows [begin, end) mean, added to what is known of the rows before.
+  void (*judge_rows)(const Problem&, int64_t begin, int64_t end, Judgement* judgement);
 };
 
 constexpr int64_t kSegment = 32768;  // classes in a segment
 
 inline int64_t segments_of(const Problem& problem) { return (problem.classes + kSegment - 1) / kSegment; }
+
+struct Standings;  // kernels/standings.h
+
+// CMakeLists.txt lists them: what each is called, whether this machine can run it, what was compiled for it.
+struct InstructionSet {
+  const char* name;
+  bool runs_here;
+  const Kernels& kernels;
+  const Standings& standings;
+};
+
+const InstructionSet& instruction_set();  // the one in use
 
 }  // namespace crossent

@@ -20,7 +20,6 @@ struct Standing {
 };
 
 struct Standings {
-  const char* name;  // of the instruction set
   void (*floats)(const Standing<float>& standing, int64_t rows, int64_t classes);
   void (*doubles)(const Standing<double>& standing, int64_t rows, int64_t classes);
 };

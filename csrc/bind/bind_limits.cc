@@ -1,36 +1,34 @@
 // The machine's own limits for Python: whole buffers on all threads, in pieces as the kernels take them.
-#include "bind_limits.h"
+#include "bind/bind_limits.h"
 
 #include <atomic>
+#include <cstring>
 #include <vector>
 
-#include "bind_buffer.h"
-#include "limits.h"
-#include "threads.h"
+#include "core/crossent.h"
+#include "core/threads.h"
+#include "limits/limits.h"
 
 namespace nb = nanobind;
 
 namespace crossent {
 
-#if defined(CROSSENT_X86)
-extern const Limits limits_x86_64_v4, limits_x86_64_v3;
-#elif defined(CROSSENT_NEON)
-extern const Limits limits_neon;
-#endif
-extern const Limits limits_baseline;
+#define CROSSENT_INSTRUCTION_SET(set, name, runs_here) \
+  namespace set {                                      \
+  extern const Limits limits;                          \
+  }
+#include "instruction_sets.inc"
+#undef CROSSENT_INSTRUCTION_SET
 
 namespace {
 
 // Those of the instruction set in use.
 const Limits& limits() {
-  static const Limits* const all[] = {
-#if defined(CROSSENT_X86)
-      &limits_x86_64_v4, &limits_x86_64_v3,
-#elif defined(CROSSENT_NEON)
-      &limits_neon,
-#endif
-      &limits_baseline};
-  return in_use(all);
+#define CROSSENT_INSTRUCTION_SET(set, name, runs_here) \
+  if (std::strcmp(isa(), name) == 0) return set::limits;
+#include "instruction_sets.inc"
+#undef CROSSENT_INSTRUCTION_SET
+  return baseline::limits;
 }
 
 // The bytes of a contiguous Python buffer, held while the core uses them.

@@ -1,8 +1,8 @@
-#include "limits.h"
+#include "limits/limits.h"
 
 #include <cstddef>
 
-#include "simd.h"
+#include "kernels/simd.h"
 
 namespace crossent {
 namespace {
@@ -149,9 +149,11 @@ double exps(int64_t count) {
 
 }  // namespace
 
-extern const Limits CROSSENT_LIMITS;
-const Limits CROSSENT_LIMITS = {
-    CROSSENT_ISA_NAME, read, scale<float>, scale<double>, fill, exps<float>, exps<double>,
+namespace CROSSENT_SET {
+extern const Limits limits;
+const Limits limits = {
+    read, scale<float>, scale<double>, fill, exps<float>, exps<double>,
 };
+}  // namespace CROSSENT_SET
 
 }  // namespace crossent

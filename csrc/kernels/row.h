@@ -1,7 +1,7 @@
 // One row between the passes: what its classes add up to, and what its gradient needs.
 #pragma once
 
-#include "crossent.h"
+#include "core/crossent.h"
 #include "log.h"
 #include "stage.h"
 #include "sum.h"
@@ -56,12 +56,12 @@ struct Sums {
 };
 
 inline bool has_mass(const Problem& problem) {
-  return problem.form == Targets::distribution || problem.label_smoothing != 0;
+  return problem.form == Targets::distribution || problem.options.label_smoothing != 0;
 }
 
 // What label smoothing gives to every class, before its weight.
 inline double even_mass(const Problem& problem) {
-  return problem.label_smoothing / static_cast<double>(problem.classes);
+  return problem.options.label_smoothing / static_cast<double>(problem.classes);
 }
 
 // Up to kGroup rows side by side: the sums in, the loss and the factors of the gradient out. All in double.

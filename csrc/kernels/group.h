@@ -16,8 +16,6 @@ inline void locate(const Rows& rows, int64_t row, int64_t* index) {
   index[0] = row;
 }
 
-constexpr int kMostDimensions = 64;
-
 // Calls use(array's first row, bytes between rows) with rows [first, first + count) an even step apart, or false where
 // they are not: the caller then goes row by row.
 struct RowRun {
@@ -71,7 +69,7 @@ inline RowGroup common_group(const Problem& problem) {
   group.indexed = problem.form == Targets::index;
   for (int i = 0; i < kGroup; ++i) {
     group.target[i] = -1;
-    group.target_mass[i] = problem.form == Targets::distribution ? 0 : 1 - problem.label_smoothing;
+    group.target_mass[i] = problem.form == Targets::distribution ? 0 : 1 - problem.options.label_smoothing;
     group.mass[i] = even_mass(problem) * problem.weight_sum;
     group.anchor_mass[i] = group.target_mass[i] + even_mass(problem);
     group.grad_loss[i] = problem.scale;
@@ -87,7 +85,7 @@ inline void read_targets(const Problem& problem, const RowRun& run, RowGroup& gr
   }
   for (int i = 0; problem.weight && i < group.rows; ++i) {
     const double weight = group.target[i] < 0 ? 1 : problem.weight[group.target[i]];
-    group.target_mass[i] = (1 - problem.label_smoothing) * weight;
+    group.target_mass[i] = (1 - problem.options.label_smoothing) * weight;
     group.anchor_mass[i] = group.target_mass[i] + even_mass(problem) * weight;
   }
 }

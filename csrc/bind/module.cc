@@ -1,0 +1,197 @@
+// The boundary to Python: arrays and options in, outcome out. Rules and messages live in options.py and _arguments.py.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <vector>
+
+#include "bind/arrays.h"
+#include "bind/bind_limits.h"
+#include "bind/evaluation.h"
+#include "bind/torch.h"
+#include "core/threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace crossent {
+namespace {
+
+// 1. Options: crossent.options.Options, a tuple whose fields have these names in this order.
+
+constexpr const char* kOptionNames[] = {"ignore_index", "reduction",   "label_smoothing", "z_loss",
+                                        "softcap",      "logit_scale", "normalizer",      "when_empty"};
+
+double number_or_none(PyObject* value) { return value == Py_None ? 0 : PyFloat_AsDouble(value); }
+
+bool is(PyObject* value, const char* word) { return PyUnicode_CompareWithASCIIString(value, word) == 0; }
+
+// The integer that is ignored, read as signed or, where only that holds it, unsigned.
+void read_ignore_index(PyObject* value, Options& options) {
+  int overflow = 0;
+  options.ignores = true;
+  options.ignore_index = PyLong_AsLongLongAndOverflow(value, &overflow);
+  if (overflow == 0) return;
+  options.ignore_index = static_cast<int64_t>(PyLong_AsUnsignedLongLong(value));
+  options.ignore_is_unsigned = true;
+  if (!PyErr_Occurred()) return;
+  PyErr_Clear();  // no integer dtype holds it: nothing is ignored
+  options.ignores = false;
+}
+
+Options options_from(nb::handle given) {
+  Options options;
+  if (given.is_none()) return options;
+  PyObject* const fields = given.ptr();
+  const auto field = [fields](Py_ssize_t i) { return PyTuple_GetItem(fields, i); };
+  if (PyTuple_Size(fields) != static_cast<Py_ssize_t>(std::size(kOptionNames))) throw nb::python_error();
+  PyObject* const reduction = field(1);
+  PyObject* const when_empty = field(7);
+  read_ignore_index(field(0), options);
+  options.reduction = is(reduction, "mean") ? Reduction::mean : is(reduction, "sum") ? Reduction::sum : Reduction::none;
+  options.label_smoothing = PyFloat_AsDouble(field(2));
+  options.z_loss = PyFloat_AsDouble(field(3));
+  options.softcap = number_or_none(field(4));
+  options.logit_scale = PyFloat_AsDouble(field(5));
+  options.normalizer = number_or_none(field(6));
+  options.when_empty = is(when_empty, "raise")  ? WhenEmpty::raise
+                       : is(when_empty, "zero") ? WhenEmpty::zero
+                                                : WhenEmpty::nan;
+  if (PyErr_Occurred()) throw nb::python_error();
+  return options;
+}
+
+// 2. Problems.
+
+const double* numbers_of(const Operand& weight) { return reinterpret_cast<const double*>(weight.array.data); }
+
+ParallelFor threads_for(const Operand& operand) {
+  return operand.is_address() ? torch_threads() : ParallelFor{&parallel_for, kWorthwhile};
+}
+
+// See _core.pyi, as for all that follows.
+Judgement judge_targets(nb::handle options, int64_t classes, nb::handle targets, nb::handle axis, nb::handle weight,
+                        nb::handle verdict) {
+  const Operand target(targets, false), weights(weight, false), verdicts(verdict, true);
+  const int class_axis = axis.is_none() ? kNoClasses : nb::cast<int>(axis);
+  Problem problem;
+  problem.options = options_from(options);
+  problem.form = axis.is_none() ? Targets::index : Targets::distribution;
+  problem.classes = classes;
+  problem.weight = numbers_of(weights);
+  RowLayout layout(target, class_axis);
+  layout.add(problem.targets, target, class_axis);
+  layout.add(problem.verdict, verdicts, kNoClasses);
+  problem.rows = layout.settle();
+  const nb::gil_scoped_release release;
+  return judge(problem, threads_for(target));
+}
+
+Outcome solve_problem(Output output, nb::handle options, int axis, nb::handle logits, nb::handle targets,
+                      nb::handle weight, nb::handle grad_loss, nb::handle vector, nb::handle loss, nb::handle grad,
+                      nb::handle lse, nb::handle entropy, nb::handle argmax, nb::handle divisor) {
+  const bool is_factor = PyFloat_Check(grad_loss.ptr());
+  const Operand logit(logits, false), target(targets, false), weights(weight, false), vectors(vector, false);
+  const Operand factors(is_factor ? nb::none() : grad_loss, false);
+  const Operand losses(loss, true), gradient(grad, true), lses(lse, true), entropies(entropy, true);
+  const Operand largest(argmax, true);
+  Problem problem;
+  problem.output = output;
+  problem.options = options_from(options);
+  problem.classes = logit.shape[axis];
+  problem.weight = numbers_of(weights);
+  const bool has_classes = target.dimensions == logit.dimensions;
+  if (target.array) problem.form = has_classes ? Targets::distribution : Targets::index;
+  if (is_factor) problem.scale = PyFloat_AsDouble(grad_loss.ptr());
+  RowLayout layout(logit, axis);
+  layout.add(problem.logits, logit, axis);
+  layout.add(problem.targets, target, has_classes ? axis : kNoClasses);
+  layout.add(problem.grad_loss, factors, kNoClasses);
+  layout.add(problem.vector, vectors, axis);
+  layout.add(problem.grad, gradient, axis);
+  layout.add(problem.lse, lses, kNoClasses);
+  layout.add(problem.entropy, entropies, kNoClasses);
+  layout.add(problem.argmax, largest, kNoClasses);
+  if (problem.options.reduction == Reduction::none) {
+    layout.add(problem.loss, losses, kNoClasses);
+  } else {
+    problem.total = losses.array;
+  }
+  problem.rows = layout.settle();
+  const double known = divisor.is_none() ? 0 : nb::cast<double>(divisor);
+  const nb::gil_scoped_release release;
+  if (divisor.is_none()) return judge_and_solve(problem, threads_for(logit));
+  return solve(problem, known, threads_for(logit));
+}
+
+std::vector<std::string> available() {
+  std::vector<std::string> names;
+  for (const char* const* name = available_isas(); *name; ++name) names.emplace_back(*name);
+  return names;
+}
+
+nb::tuple option_names() {
+  nb::list names;
+  for (const char* const name : kOptionNames) names.append(name);
+  return nb::tuple(names);
+}
+
+void bind_enums(nb::module_& module) {
+  nb::enum_<Output>(module, "Output")
+      .value("LOSS", Output::loss)
+      .value("SOFTMAX", Output::softmax)
+      .value("LOG_SOFTMAX", Output::log_softmax)
+      .value("SCORES", Output::scores)
+      .value("PRODUCT", Output::product);
+  nb::enum_<Verdict>(module, "Verdict", nb::is_arithmetic())
+      .value("IGNORED", Verdict::ignored)
+      .value("KEPT", Verdict::kept)
+      .value("BAD", Verdict::bad);
+  nb::enum_<Type>(module, "Type", nb::is_arithmetic())
+      .value("float64", Type::float64)
+      .value("float32", Type::float32)
+      .value("float16", Type::float16)
+      .value("bfloat16", Type::bfloat16)
+      .value("int64", Type::int64)
+      .value("int32", Type::int32)
+      .value("int16", Type::int16)
+      .value("int8", Type::int8)
+      .value("uint64", Type::uint64)
+      .value("uint32", Type::uint32)
+      .value("uint16", Type::uint16)
+      .value("uint8", Type::uint8)
+      .value("bool", Type::boolean);
+}
+
+}  // namespace
+}  // namespace crossent
+
+NB_MODULE(_core, module) {
+  using namespace crossent;
+  bind_enums(module);
+  nb::class_<Judgement>(module, "Judgement")
+      .def_ro("bad_row", &Judgement::bad_row)
+      .def_ro("kept", &Judgement::kept)
+      .def_ro("divisor", &Judgement::divisor);
+  nb::class_<Outcome>(module, "Outcome")
+      .def_ro("sum", &Outcome::sum)
+      .def_ro("divisor", &Outcome::divisor)
+      .def_ro("bad_row", &Outcome::bad_row)
+      .def_ro("empty", &Outcome::empty);
+  module.attr("option_names") = option_names();
+  module.def("judge", &judge_targets, "options"_a.none(), "classes"_a, "targets"_a, "axis"_a = nb::none(),
+             nb::kw_only(), "weight"_a = nb::none(), "verdict"_a = nb::none());
+  module.def("solve", &solve_problem, "output"_a, "options"_a.none(), "axis"_a, "logits"_a, "targets"_a = nb::none(),
+             nb::kw_only(), "weight"_a = nb::none(), "grad_loss"_a = nb::none(), "vector"_a = nb::none(),
+             "loss"_a = nb::none(), "grad"_a = nb::none(), "lse"_a = nb::none(), "entropy"_a = nb::none(),
+             "argmax"_a = nb::none(), "divisor"_a = nb::none());
+  module.def("isa", &isa);
+  module.def("available_isas", &available);
+  module.def("select_isa", &select_isa);
+  module.def("get_num_threads", &get_num_threads);
+  module.def("set_num_threads", &set_num_threads);
+  bind_limits(module);
+  bind_evaluation(module);
+  bind_torch(module);
+}

@@ -1,0 +1,210 @@
+// What targets mean, and the problem they belong to: independent pieces, handed out to threads, whose results are added
+// in an order of their own.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "float_mode.h"
+#include "kernels.h"
+
+namespace crossent {
+namespace {
+
+// Runs a lambda of (begin, end) through a ParallelFor, or on the calling thread where others are not worth waking.
+// nanoseconds: about how long a piece takes.
+template <class Body>
+void for_pieces(ParallelFor parallel_for, int64_t count, double nanoseconds, Body body) {
+  if (count <= 1 || static_cast<double>(count) * nanoseconds < parallel_for.worthwhile) return body(0, count);
+  parallel_for.run(
+      count, [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
+}
+
+// Pairwise, over a fixed tree: the same bits however the pieces were computed.
+double tree_sum(const double* values, int64_t count) {
+  if (count == 0) return 0;
+  if (count == 1) return values[0];
+  const int64_t half = count / 2;
+  return tree_sum(values, half) + tree_sum(values + half, count - half);
+}
+
+// Rows in a piece: it depends on C alone, and so does the order in which losses are added.
+int64_t rows_in_piece(const Problem& problem) {
+  constexpr int64_t kElements = 65536, kMostRows = 2048, kStep = 16;
+  const int64_t rows = kElements / problem.classes;
+  if (rows <= 1) return 1;
+  if (rows < kStep) return rows;
+  return (rows < kMostRows ? rows : kMostRows) / kStep * kStep;
+}
+
+// Working memory that pieces hand on to each other: as many blocks as threads take part.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : bytes_(bytes) {}
+
+  std::unique_ptr<char[]> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.empty()) return std::unique_ptr<char[]>(new char[bytes_ + kAlignment]);
+    std::unique_ptr<char[]> memory = std::move(free_.back());
+    free_.pop_back();
+    return memory;
+  }
+  void give(std::unique_ptr<char[]> memory) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(memory));
+  }
+  void* aligned(char* memory) const {
+    void* at = memory;
+    size_t room = bytes_ + kAlignment;
+    return std::align(kAlignment, bytes_, at, room);
+  }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  size_t bytes_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<char[]>> free_;
+};
+
+double run_pieces(const Kernels& kernels, const Problem& problem, ParallelFor parallel_for) {
+  const int64_t step = rows_in_piece(problem);
+  const int64_t pieces = (problem.rows.count + step - 1) / step;
+  Scratch scratch(kernels.scratch_bytes(problem));
+  std::vector<double> sums(static_cast<size_t>(pieces));
+  for_pieces(parallel_for, pieces, kernels.nanoseconds(problem, step), [&](int64_t begin, int64_t end) {
+    std::unique_ptr<char[]> memory = scratch.take();
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece * step;
+      const int64_t last = first + step < problem.rows.count ? first + step : problem.rows.count;
+      sums[static_cast<size_t>(piece)] = kernels.run_rows(problem, first, last, scratch.aligned(memory.get()));
+    }
+    scratch.give(std::move(memory));
+  });
+  return tree_sum(sums.data(), pieces);
+}
+
+// Few long rows: every segment of every row is a piece, once for the sums and once for the gradient.
+double run_segments(const Kernels& kernels, const Problem& problem, ParallelFor parallel_for) {
+  const int64_t segments = segments_of(problem), rows = problem.rows.count;
+  const size_t bytes = kernels.row_state_bytes(problem);
+  Scratch scratch(bytes * static_cast<size_t>(rows));
+  const std::unique_ptr<char[]> memory = scratch.take();
+  char* const states = static_cast<char*>(scratch.aligned(memory.get()));
+  const auto state = [&](int64_t row) { return states + static_cast<size_t>(row) * bytes; };
+  for (int64_t row = 0; row < rows; ++row) kernels.start_row(problem, row, state(row));
+  const double nanoseconds = kernels.nanoseconds(problem, 1) / static_cast<double>(segments);
+  for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kernels.sum_segment(problem, i % segments, state(i / segments));
+  });
+  std::vector<double> sums(static_cast<size_t>(rows));
+  for (int64_t row = 0; row < rows; ++row) {
+    sums[static_cast<size_t>(row)] = kernels.finish_row(problem, row, state(row));
+  }
+  if (problem.grad) {
+    for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) kernels.write_segment(problem, i % segments, state(i / segments));
+    });
+  }
+  return tree_sum(sums.data(), rows);
+}
+
+// Rounds once, in the core's own floating-point environment.
+void write_total(const Array& total, double value) {
+  if (total.type == Type::float32) {
+    const float rounded = static_cast<float>(value);
+    std::memcpy(total.data, &rounded, sizeof(rounded));
+  } else {
+    std::memcpy(total.data, &value, sizeof(value));
+  }
+}
+
+double sum_of_rows(const Problem& problem, ParallelFor parallel_for) {
+  constexpr int64_t kFewRows = 16;
+  const Kernels& kernels = instruction_set().kernels;
+  const bool few_long_rows = problem.rows.count < kFewRows && segments_of(problem) > 2;
+  return few_long_rows ? run_segments(kernels, problem, parallel_for) : run_pieces(kernels, problem, parallel_for);
+}
+
+Judgement judge_indices(const Problem& problem, ParallelFor parallel_for) {
+  constexpr int64_t kStep = 8192;
+  constexpr double kNanoseconds = 1200;  // for as many targets
+  const FloatMode mode;
+  const Kernels& kernels = instruction_set().kernels;
+  const int64_t count = problem.rows.count, pieces = (count + kStep - 1) / kStep;
+  std::vector<Judgement> parts(static_cast<size_t>(pieces));
+  for_pieces(parallel_for, pieces, kNanoseconds, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t last = (i + 1) * kStep < count ? (i + 1) * kStep : count;
+      kernels.judge_rows(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);
+    }
+  });
+  Judgement whole;
+  for (const Judgement& part : parts) {
+    if (whole.bad_row < 0) whole.bad_row = part.bad_row;
+    whole.kept += part.kept;
+    whole.weight += part.weight;
+  }
+  return whole;
+}
+
+// A gradient of zeros: that of rows which are all ignored.
+void clear_gradient(Problem problem, ParallelFor parallel_for) {
+  static int8_t ignored = 0;
+  static const int64_t nowhere[kMostDimensions] = {};
+  problem.form = Targets::index;
+  problem.targets = {reinterpret_cast<char*>(&ignored), nowhere, 0, Type::int8, false};
+  problem.options.ignores = true;
+  problem.options.ignore_index = ignored;
+  problem.options.ignore_is_unsigned = false;
+  sum_of_rows(problem, parallel_for);
+}
+
+}  // namespace
+
+Judgement judge(const Problem& problem, ParallelFor parallel_for) {
+  Judgement judgement;
+  if (problem.form == Targets::index) {
+    judgement = judge_indices(problem, parallel_for);
+  } else {
+    judgement.kept = problem.rows.count;
+  }
+  const Options& options = problem.options;
+  const bool weighted = problem.form == Targets::index && problem.weight;
+  const double counts = weighted ? judgement.weight : static_cast<double>(judgement.kept);
+  if (options.reduction == Reduction::mean) judgement.divisor = options.normalizer != 0 ? options.normalizer : counts;
+  return judgement;
+}
+
+Outcome solve(Problem problem, double divisor, ParallelFor parallel_for) {
+  const FloatMode mode;
+  const WhenEmpty when_empty = problem.options.when_empty;
+  Outcome outcome;
+  outcome.divisor = divisor;
+  outcome.empty = divisor == 0;
+  if (outcome.empty && when_empty == WhenEmpty::raise) return outcome;
+  if (outcome.empty) {
+    const double loss = when_empty == WhenEmpty::zero ? 0 : std::numeric_limits<double>::quiet_NaN();
+    if (problem.total) write_total(problem.total, loss);
+    if (problem.grad) clear_gradient(problem, parallel_for);
+    return outcome;
+  }
+  problem.weight_sum = static_cast<double>(problem.classes);
+  if (problem.weight) problem.weight_sum = std::accumulate(problem.weight, problem.weight + problem.classes, 0.0);
+  problem.scale /= divisor;
+  outcome.sum = sum_of_rows(problem, parallel_for);
+  if (problem.total) write_total(problem.total, outcome.sum / divisor);
+  return outcome;
+}
+
+Outcome judge_and_solve(const Problem& problem, ParallelFor parallel_for) {
+  const Judgement judgement = judge(problem, parallel_for);
+  if (judgement.bad_row < 0) return solve(problem, judgement.divisor, parallel_for);
+  Outcome outcome;
+  outcome.bad_row = judgement.bad_row;
+  return outcome;
+}
+
+}  // namespace crossent
