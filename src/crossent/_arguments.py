@@ -183,7 +183,7 @@ def target_form(
     shape: Shape, dtype: str, logits_shape: Shape, axis: int, words: Words = ARRAYS
 ) -> int:
     """INDICES or DISTRIBUTIONS, by the shapes of targets and logits; the dtype is one for it."""
-    if shape == _without(logits_shape, axis):
+    if shape == logits_shape[:axis] + logits_shape[axis + 1 :]:
         if dtype not in _INTEGERS:
             _raise_not_indices(shape, dtype, logits_shape, words)
         return INDICES

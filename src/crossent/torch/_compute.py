@@ -28,6 +28,8 @@ Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
 
 _TYPES = {getattr(torch, each.name): each for each in _core.Type}
+_KEPT_ROW = int(_core.Verdict.KEPT)
+_LOSS_TYPES = frozenset((torch.float64, torch.float32))
 _HUGE = 4 << 20  # bytes from which huge pages pay
 _LOWEST = 1 << 40  # an address below may be an offset into storage that was freed
 _SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
@@ -49,23 +51,26 @@ def loss_dtype(logits: Tensor) -> torch.dtype:
 def loss_like(logits: Tensor, reduction: str) -> Tensor:
     """Memory for the loss: one number a row under "none", else one."""
     rows = rules.row_shape(logits, class_axis(logits)) if reduction == "none" else ()
-    return logits.new_empty(rows, dtype=loss_dtype(logits))
+    if logits.dtype in _LOSS_TYPES:
+        return logits.new_empty(rows)
+    return logits.new_empty(rows, dtype=torch.float32)
 
 
-def _address(tensor: Tensor) -> int:
-    """Where the first element is; freed memory would be read out of bounds."""
-    address = tensor.data_ptr()
-    if address < _LOWEST and tensor.numel() and tensor.untyped_storage().nbytes() == 0:
+def _check_memory(tensor: Tensor) -> None:
+    """Raises ValueError where storage was freed: the core would read out of bounds."""
+    if tensor.numel() and tensor.untyped_storage().nbytes() == 0:
         raise ValueError(
             f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed "
             "(resized to 0 bytes, as FSDP does between uses); gather it first"
         )
-    return address
 
 
 def _described(tensor: Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
     """(address, type, strides in elements): what the core knows of a tensor."""
-    return _address(tensor), _TYPES[tensor.dtype], tensor.stride()
+    address = tensor.data_ptr()
+    if address < _LOWEST:
+        _check_memory(tensor)
+    return address, _TYPES[tensor.dtype], tensor.stride()
 
 
 def checked_weight(weight: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ def judge(
     shape: torch.Size,
     axis: int | None,
     weight: Tensor | None = None,
-    verdict: Tensor | None = None,
+    verdict: NDArray[np.uint8] | None = None,
 ) -> _core.Judgement:
     """What targets mean, for logits of a shape; axis: of the classes, of distributions.
 
@@ -122,7 +127,7 @@ def judge(
         (*_described(target), target.shape),
         axis,
         weight=None if weight is None else _described(weight),
-        verdict=None if verdict is None else (*_described(verdict), verdict.shape),
+        verdict=verdict,
     )
     if judgement.bad_row >= 0:
         _raise_bad_target(judgement.bad_row, target, shape)
@@ -137,10 +142,9 @@ def solve(
     options: Options,
     *,
     grad_loss: Tensor | None = None,
-    divisor: float | None = None,
-    **others: Tensor | None,
+    **operands: Any,
 ) -> float:
-    """One problem for the core, and the sum of the losses; others: what else `_core.solve` takes.
+    """One problem for the core, and the sum of the losses; operands: others of `_core.solve`.
 
     grad_loss: the incoming gradient, of the loss's shape; None: 1.
 
@@ -148,21 +152,18 @@ def solve(
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
-    operands: dict[str, Any] = {
-        name: _described(tensor) for name, tensor in others.items() if tensor is not None
-    }
-    if weight is not None:
-        operands["weight"] = _described(weight)
+    factor: Any = None
     if grad_loss is not None:
         by_row = options.reduction == "none"
-        operands["grad_loss"] = _described(grad_loss) if by_row else grad_loss.item()
+        factor = _described(grad_loss) if by_row else grad_loss.item()
     outcome = _core.solve(
         output,
         options,
-        class_axis(logits),
+        1 if logits.dim() > 1 else 0,
         (*_described(logits), logits.shape),
         _described(target),
-        divisor=divisor,
+        weight=None if weight is None else _described(weight),
+        grad_loss=factor,
         **operands,
     )
     if outcome.bad_row >= 0:
@@ -181,7 +182,10 @@ def loss(
 ) -> Tensor:
     """The loss, and into `grad` its gradient for an incoming gradient of 1."""
     result = loss_like(logits, options.reduction)
-    solve(Output.LOSS, logits, target, weight, options, loss=result, grad=grad)
+    solve(
+        Output.LOSS, logits, target, weight, options, loss=_described(result),
+        grad=None if grad is None else _described(grad),
+    )  # fmt: skip
     return result
 
 
@@ -200,7 +204,10 @@ def gradient(
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
     grad = fresh_like(logits) if out is None else out
-    solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=vector, grad=grad)
+    solve(
+        output, logits, target, weight, options, grad_loss=grad_loss, grad=_described(grad),
+        vector=None if vector is None else _described(vector),
+    )  # fmt: skip
     return grad
 
 
@@ -211,8 +218,8 @@ def scores(
     nll, lse, entropy = (loss_like(logits, "none") for _ in range(3))
     argmax = nll.new_empty(nll.shape, dtype=torch.int64)
     solve(
-        Output.SCORES, logits, target, None, options,
-        loss=nll, lse=lse, entropy=entropy, argmax=argmax,
+        Output.SCORES, logits, target, None, options, loss=_described(nll), lse=_described(lse),
+        entropy=_described(entropy), argmax=_described(argmax),
     )  # fmt: skip
     return nll, lse, entropy, argmax
 
@@ -313,7 +320,7 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     features = layer.input.shape[-1]
     for tensor in layer:
         if tensor is not None:
-            _address(tensor)
+            _check_memory(tensor)
 
     def flat(input: Any, weight: Any, bias: Any) -> list[Any]:
         return [
@@ -345,10 +352,10 @@ class _Rows(NamedTuple):
 def _rows(shape: torch.Size, target: Tensor, weight: Tensor | None, options: Options) -> _Rows:
     if target.dim() == len(shape):
         return _Rows(target, None, judge(options, target, shape, 1).divisor)
-    verdict = torch.empty(target.shape, dtype=torch.uint8)
+    verdict = np.empty(target.shape, np.uint8)
     divisor = judge(options, target, shape, None, weight, verdict).divisor
-    counts = (verdict == _core.Verdict.KEPT).reshape(shape[0], shape[2:].numel()).any(1)
-    return _Rows(target.to(torch.int64), _blocks.kept_rows(counts.numpy()), divisor)
+    counts = (verdict == _KEPT_ROW).reshape(shape[0], shape[2:].numel()).any(1)
+    return _Rows(target.to(torch.int64), _blocks.kept_rows(counts), divisor)
 
 
 def linear_loss(
@@ -377,9 +384,10 @@ def linear_loss(
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
         total = solve(
-            Output.LOSS, logits, rows.targets[part], weight, options, loss=values,
+            Output.LOSS, logits, rows.targets[part], weight, options, divisor=rows.divisor,
             grad_loss=grad_loss[part] if none and grad_loss is not None else grad_loss,
-            grad=logits if differentiates else None, divisor=rows.divisor,
+            loss=None if values is None else _described(values),
+            grad=_described(logits) if differentiates else None,
         )  # fmt: skip
         if values is not None:
             losses[part] = values
@@ -402,8 +410,9 @@ def linear_scores(
     def kernel(block: Any, part: _blocks.Rows) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         return solve(
-            Output.SCORES, logits, rows.targets[part], None, options, loss=nll[part],
-            lse=lse[part], entropy=entropy[part], argmax=argmax[part], divisor=rows.divisor,
+            Output.SCORES, logits, rows.targets[part], None, options, divisor=rows.divisor,
+            loss=_described(nll[part]), lse=_described(lse[part]),
+            entropy=_described(entropy[part]), argmax=_described(argmax[part]),
         )  # fmt: skip
 
     _blocks.run(_head(layer, NO_GRADS), kernel, None, False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch.overrides import handle_torch_function
@@ -25,9 +27,12 @@ _NAMES = {
     for dtype in vars(torch).values()
     if isinstance(dtype, torch.dtype)
 }
+_WORDS = rules.TENSORS
+_STRIDED = torch.strided
 _FLOATS = frozenset(getattr(torch, name) for name in rules.FLOATS)
 CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
 _OWN_TYPES = (torch.Tensor, torch.nn.Parameter)  # their methods are PyTorch's own
+_values_of = itemgetter(*Options._fields)
 OF_SCORES: Mapping[str, Any] = {**known.DEFAULTS, "reduction": "none"}
 
 
@@ -40,14 +45,17 @@ class Path(enum.Enum):
 
 
 def path_of(
-    logits: tuple[Tensor | None, ...], target: Tensor, weight: Tensor | None, scale: Tensor | None
+    logits: tuple[Tensor | None, ...],
+    target: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    compiling: bool,
 ) -> Path:
     """Who computes this call.
 
     logits: the tensors that make them, the only ones whose gradients the core computes. scale: a
     logit_scale that may need one. While a compiler traces, nothing depends on autograd's state.
     """
-    compiling = torch.compiler.is_compiling()
     if scale is not None or (not compiling and _internals.is_transforming()):
         return Path.FALLBACK
     if (
@@ -81,7 +89,7 @@ def _check_tensor(name: str, value: Any) -> None:
     """A tensor whose elements have strides."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_nested:
+    if value.layout is not _STRIDED or value.is_nested:
         kind = "nested" if value.is_nested else str(value.layout)
         raise TypeError(
             f"{name} is a {kind} tensor; it must be an ordinary (strided) one: convert it, "
@@ -99,23 +107,26 @@ def _check_device(name: str, tensor: Tensor, input: Tensor) -> None:
 
 def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> int:
     """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit. shape: of the logits."""
-    _check_tensor("input", input)
-    _check_tensor("target", target)
+    if not isinstance(input, Tensor) or input.layout is not _STRIDED or input.is_nested:
+        _check_tensor("input", input)
+    if not isinstance(target, Tensor) or target.layout is not _STRIDED:
+        _check_tensor("target", target)
     if input.dtype not in _FLOATS:
-        rules.check_float("input", _NAMES[input.dtype], rules.TENSORS)
+        rules.check_float("input", _NAMES[input.dtype], _WORDS)
     shape = input.shape if shape is None else shape
     axis = 1 if len(shape) > 1 else 0
     if not shape or shape[axis] == 0:
-        rules.axis_of_classes(shape, axis, "input", rules.TENSORS)
-    form = rules.target_form(target.shape, _NAMES[target.dtype], shape, axis, rules.TENSORS)
-    _check_device("target", target, input)
+        rules.axis_of_classes(shape, axis, "input", _WORDS)
+    form = rules.target_form(target.shape, _NAMES[target.dtype], shape, axis, _WORDS)
+    if target.device != input.device:
+        _check_device("target", target, input)
     return form
 
 
 def check_weight(weight: Tensor, input: Tensor, classes: int) -> None:
     """Class weights are a tensor of shape (C,) on the input's device; values are checked later."""
     _check_tensor("weight", weight)
-    rules.check_class_weight(weight.shape, _NAMES[weight.dtype], classes, rules.TENSORS)
+    rules.check_class_weight(weight.shape, _NAMES[weight.dtype], classes, _WORDS)
     _check_device("weight", weight, input)
 
 
@@ -126,8 +137,8 @@ def check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None
         named["linear_bias"] = linear_bias
     for name, tensor in named.items():
         _check_tensor(name, tensor)
-        rules.check_float(name, _NAMES[tensor.dtype], rules.TENSORS)
-        rules.check_same_dtype(name, _NAMES[tensor.dtype], _NAMES[input.dtype], rules.TENSORS)
+        rules.check_float(name, _NAMES[tensor.dtype], _WORDS)
+        rules.check_same_dtype(name, _NAMES[tensor.dtype], _NAMES[input.dtype], _WORDS)
         _check_device(name, tensor, input)
     _check_layer_shapes(*(tuple(tensor.shape) for tensor in named.values()))
 
@@ -180,31 +191,41 @@ def check_in_place(input: Tensor) -> None:
 # Options
 
 
-class Chosen(NamedTuple):
-    """The options of a call, and those that stay tensors."""
+@lru_cache(maxsize=256, typed=True)
+def _remembered(form: int, *values: Any) -> Options:
+    if any(isinstance(value, Tensor) for value in values):
+        raise TypeError("a tensor's value may change: not to be remembered")
+    return _checked(dict(zip(Options._fields, values, strict=True)), form)
 
-    options: Options
-    scale: Tensor | None  # a logit_scale that may get a gradient
-    divisor: Tensor | None  # of the sum, where a compiler cannot know the normalizer's value
 
-
-def options_of(given: Mapping[str, Any], form: int) -> Chosen:
-    """The options among a call's arguments, checked."""
-    scale = divisor = None
-    for name in Options._fields:
-        if isinstance(given[name], Tensor):
-            given, scale, divisor = _without_tensors(dict(given))
-            break
-    check = known.checked_anew if torch.compiler.is_compiling() else known.checked
-    options = check(given)
+def _checked(given: Mapping[str, Any], form: int) -> Options:
+    options = known.checked_anew(given)
     if form != rules.INDICES:
         known.check_for_distributions(options)
-    return Chosen(options, scale, divisor)
+    return options
 
 
-def _without_tensors(given: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
+def options_of(
+    given: Mapping[str, Any], form: int, compiling: bool
+) -> tuple[Options, Tensor | None, Tensor | None]:
+    """The options among a call's arguments, checked, and two that may stay tensors.
+
+    These are a logit_scale that may get a gradient, and a divisor of the sum of the losses, where a
+    compiler cannot know the normalizer's value.
+    """
+    if not compiling:
+        try:
+            return _remembered(form, *_values_of(given)), None, None
+        except TypeError:  # a tensor, or wrong
+            pass
+    given, scale, divisor = _without_tensors(dict(given), compiling)
+    return _checked(given, form), scale, divisor
+
+
+def _without_tensors(
+    given: dict[str, Any], compiling: bool
+) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
     """Options with numbers for tensors, and the scale and the divisor that stay tensors."""
-    compiling = torch.compiler.is_compiling()
     scale = divisor = None
     if compiling and given["reduction"] == "mean" and isinstance(given["normalizer"], Tensor):
         divisor, given["normalizer"], given["reduction"] = given["normalizer"], None, "sum"

@@ -82,8 +82,9 @@ def linear_cross_entropy(
         _route.check_weight(weight, input, linear_weight.shape[0])
     if ignore_index is None:
         given["ignore_index"] = IGNORE_INDEX
-    chosen, scale, divisor = _route.options_of(given, form)
-    path = _route.path_of(layer, target, weight, scale)
+    compiling = torch.compiler.is_compiling()
+    chosen, scale, divisor = _route.options_of(given, form, compiling)
+    path = _route.path_of(layer, target, weight, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, weight, chosen)
         loss = _fallback.linear_loss(*layer, target, weight, chosen, scale)
@@ -184,8 +185,9 @@ def linear_token_scores(
     if form != rules.INDICES:
         shape = layer.logits_shape
         rules.raise_not_for_scores(target, shape[:1] + shape[2:], rules.TENSORS)
-    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form)
-    path = _route.path_of(layer, target, None, scale)
+    compiling = torch.compiler.is_compiling()
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
+    path = _route.path_of(layer, target, None, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, None, options)
         found = _fallback.linear_scores(*layer, target, options, scale)

@@ -82,8 +82,9 @@ def cross_entropy(
     form = _route.form_of(input, target)
     if weight is not None:
         _route.check_weight(weight, input, input.shape[_compute.class_axis(input)])
-    options, scale, divisor = _route.options_of(given, form)
-    path = _route.path_of((input,), target, weight, scale)
+    compiling = torch.compiler.is_compiling()
+    options, scale, divisor = _route.options_of(given, form, compiling)
+    path = _route.path_of((input,), target, weight, scale, compiling)
     if path is Path.EAGER:
         return _eager(input, target, weight, options, inplace_backward)
     if path is Path.OPERATOR:
@@ -159,8 +160,9 @@ def token_scores(
     if form != rules.INDICES:
         rows = rules.row_shape(input, _compute.class_axis(input))
         rules.raise_not_for_scores(target, rows, rules.TENSORS)
-    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form)
-    path = _route.path_of((input,), target, None, scale)
+    compiling = torch.compiler.is_compiling()
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
+    path = _route.path_of((input,), target, None, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, input.shape, None, options)
         return TokenScores(*_fallback.scores(input, target, options, scale))
