@@ -21,7 +21,7 @@ import torch
 from crossent._core import Output
 from crossent.options import Options
 from crossent.torch import _compute, _fallback, _internals
-from crossent.torch._compute import Grads, Layer
+from crossent.torch._compute import Layer
 
 Tensor = torch.Tensor
 Wants = tuple[bool, bool, bool]
@@ -192,20 +192,14 @@ class LinearLoss(torch.autograd.Function):
             return *grads, None, None, None
         ready, ctx.grads = ctx.grads, _compute.NO_GRADS
         if any(grad is not None for grad in ready):
-            return *scaled(ready, grad_loss), None, None, None
+            factor = grad_loss.item()
+            for grad in ready:
+                if grad is not None and factor != 1.0:
+                    grad.mul_(factor)
+            return *ready, None, None, None
         fresh = Layer(*layer).gradients(wants)
         _compute.linear_loss(Layer(*layer), target, weight, ctx.options, fresh, grad_loss)
         return *fresh, None, None, None
-
-
-def scaled(grads: Grads, grad_loss: Tensor) -> Grads:
-    """Gradients for an incoming gradient, from those for 1, in their memory."""
-    factor = grad_loss.item()
-    if factor != 1.0:
-        for grad in grads:
-            if grad is not None:
-                grad.mul_(factor)
-    return grads
 
 
 def _pulled(function: Any, layer: Layer, wants: Wants, grads: Any) -> list[Tensor | None]:

@@ -73,18 +73,15 @@ def _described(tensor: Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
     return address, _TYPES[tensor.dtype], tensor.stride()
 
 
-def checked_weight(weight: Tensor) -> Tensor:
+def class_weight(weight: Tensor | None) -> Tensor | None:
     """Class weights as the core takes them: contiguous float64, finite and >= 0."""
+    if weight is None:
+        return None
     weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
     least, most = torch.aminmax(weight)
     if not (least.item() >= 0 and most.item() < float("inf")):
         rules.class_weight(weight.numpy(), weight.numel())  # raises
-    return weight
-
-
-def class_weight(weight: Tensor | None) -> Tensor | None:
-    """The same, where there are any."""
-    return None if weight is None else checked_weight(weight)
+    return _internals.unwrapped(weight)
 
 
 def fresh_like(
@@ -121,14 +118,10 @@ def judge(
     Raises:
         IndexError: an index target is neither a class nor ignored.
     """
-    judgement = _core.judge(
-        options,
-        shape[1 if len(shape) > 1 else 0],
-        (*_described(target), target.shape),
-        axis,
-        weight=None if weight is None else _described(weight),
-        verdict=verdict,
-    )
+    classes = shape[1 if len(shape) > 1 else 0]
+    targets = (*_described(target), target.shape)
+    weights = None if weight is None else _described(weight)
+    judgement = _core.judge(options, classes, targets, axis, weight=weights, verdict=verdict)
     if judgement.bad_row >= 0:
         _raise_bad_target(judgement.bad_row, target, shape)
     return judgement

@@ -96,15 +96,11 @@ def _without_mass(mass: Any, differences: Tensor) -> Tensor:
     return torch.where(massless & torch.isinf(differences), 0.0, differences)
 
 
-class _Labels(NamedTuple):
-    label: Tensor  # int64, 0 where ignored
-    kept: Tensor
-
-
-def _labels(target: Tensor, ignore_index: int) -> _Labels:
+def _labels(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """(class indices as int64, 0 where ignored; which are kept)."""
     index = target.to(torch.int64)
     kept = torch.ne(index, ignore_index)
-    return _Labels(torch.where(kept, index, 0), kept)
+    return torch.where(kept, index, 0), kept
 
 
 def loss(

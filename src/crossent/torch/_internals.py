@@ -50,14 +50,6 @@ def is_traced() -> bool:
     return bool(_count_modes()) or _tracing_state() is not None
 
 
-def has_dispatch_modes() -> bool:
-    """Whether a dispatch mode is at work, under which values cannot be relied on.
-
-    Replaced by: as for `is_traced`. Without it, labels of fake tensors would be read.
-    """
-    return bool(_count_modes())
-
-
 def unwrapped(tensor: Tensor) -> Tensor:
     """What is under the wrappers that transforms put around a tensor.
 

@@ -63,6 +63,11 @@ def _define(
         )
 
 
+def _like_argument(place: int) -> Function:
+    """What gives a tensor like one of its arguments."""
+    return lambda *given: torch.empty_like(given[place])
+
+
 # The loss. A problem is (logits, target, weight, options).
 
 
@@ -84,16 +89,8 @@ def _grad(grad_loss: Tensor, *problem: Any) -> Tensor:
     return _compute.gradient(Output.LOSS, *_checked(*problem), grad_loss)
 
 
-def _grad_like(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(logits)
-
-
 def _hvp(vector: Tensor, grad_loss: Tensor, *problem: Any) -> Tensor:
     return _compute.gradient(Output.PRODUCT, *_checked(*problem), grad_loss, vector)
-
-
-def _hvp_like(vector: Tensor, grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(logits)
 
 
 def _along(vector: Tensor, *problem: Any) -> Tensor:
@@ -119,10 +116,15 @@ def _grad_backward(ctx: Any, vector: Tensor) -> Any:
 _PROBLEM = "Tensor logits, Tensor target, Tensor? weight, OPTIONS"
 _define(f"cross_entropy({_PROBLEM}) -> Tensor", _loss, _loss_like, _loss_backward)
 _define(
-    f"cross_entropy_grad(Tensor grad_loss, {_PROBLEM}) -> Tensor", _grad, _grad_like, _grad_backward
+    f"cross_entropy_grad(Tensor grad_loss, {_PROBLEM}) -> Tensor",
+    _grad,
+    _like_argument(1),
+    _grad_backward,
 )
 _define(
-    f"cross_entropy_hvp(Tensor vector, Tensor grad_loss, {_PROBLEM}) -> Tensor", _hvp, _hvp_like
+    f"cross_entropy_hvp(Tensor vector, Tensor grad_loss, {_PROBLEM}) -> Tensor",
+    _hvp,
+    _like_argument(2),
 )
 _define(f"cross_entropy_along(Tensor vector, {_PROBLEM}) -> Tensor", _along, _along_like)
 
@@ -139,10 +141,6 @@ def _scores_grad(
     nll: Tensor | None, lse: Tensor | None, entropy: Tensor | None, *of: Any
 ) -> Tensor:
     return _autograd.scores_gradient((nll, lse, entropy), *of)
-
-
-def _scores_grad_like(nll: Any, lse: Any, entropy: Any, logits: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(logits)
 
 
 def _keep_scored(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -163,7 +161,7 @@ _define(
     f"token_scores({_ROWS}) -> {_FOUR}",
     _compute.scores, _scores_like, _scores_backward, _keep_scored,
 )  # fmt: skip
-_define(f"token_scores_grad({_GRADS}, {_ROWS}) -> Tensor", _scores_grad, _scores_grad_like)
+_define(f"token_scores_grad({_GRADS}, {_ROWS}) -> Tensor", _scores_grad, _like_argument(3))
 
 
 # The linear form. An operator gives tensors: an empty one stands for a gradient that is not wanted.

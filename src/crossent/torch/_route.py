@@ -7,7 +7,7 @@ them. Rules that only tensors have (devices, layouts, gradients that would be lo
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -45,7 +45,7 @@ class Path(enum.Enum):
 
 
 def path_of(
-    logits: tuple[Tensor | None, ...],
+    logits: Sequence[Any],
     target: Tensor,
     weight: Tensor | None,
     scale: Tensor | None,
@@ -58,14 +58,11 @@ def path_of(
     """
     if scale is not None or (not compiling and _internals.is_transforming()):
         return Path.FALLBACK
-    if (
-        target.requires_grad or (weight is not None and weight.requires_grad)
-    ) and (compiling or torch.is_grad_enabled()):  # fmt: skip
+    others_learn = target.requires_grad or (weight is not None and weight.requires_grad)
+    if others_learn and (compiling or torch.is_grad_enabled()):
         return Path.FALLBACK
-    input = logits[0]
-    assert input is not None
-    if not input.is_cpu:
-        return Path.OPERATOR if input.is_meta else Path.FALLBACK
+    if not logits[0].is_cpu:
+        return Path.OPERATOR if logits[0].is_meta else Path.FALLBACK
     if compiling or type(target) not in _OWN_TYPES or _internals.is_traced():
         return Path.OPERATOR
     for part in logits:
@@ -260,7 +257,7 @@ def _number(name: str, value: Tensor) -> float:
 def _values(tensor: Tensor) -> Tensor | None:
     """What a tensor holds under the wrappers of transforms, on the CPU; None where nothing is."""
     tensor = _internals.unwrapped(tensor)
-    if tensor.is_meta or type(tensor) not in _OWN_TYPES or _internals.has_dispatch_modes():
+    if tensor.is_meta or type(tensor) not in _OWN_TYPES or _internals.is_traced():
         return None
     return _internals.unwrapped(tensor.detach().cpu())  # transforms wrap every result
 
@@ -271,9 +268,7 @@ def check_values(
     """Raises for what the core would refuse, as far as values can be seen. shape: of the logits."""
     if torch.compiler.is_compiling():
         return
-    weights = None if weight is None else _values(weight)
-    if weights is not None:
-        weights = _internals.unwrapped(_compute.checked_weight(weights))
+    weights = None if weight is None else _compute.class_weight(_values(weight))
     labels = _values(target) if target.dim() < len(shape) else None
     is_mean = options.reduction == "mean" and options.normalizer is None
     is_empty = is_mean and target.numel() == 0
