@@ -199,3 +199,62 @@ def test_a_mean_over_nothing_is_what_when_empty_says(path):
     for options in ({}, {"when_empty": "zero"}, {"z_loss": 0.1}):
         (grad,) = torch.autograd.grad(call(**options), logits)
         assert torch.equal(grad, torch.zeros(2, 3))
+
+
+def _nested():
+    rows = [torch.zeros(2), torch.zeros(2)]
+    return torch.nested.nested_tensor(rows, layout=torch.jagged)
+
+
+LAYOUTS = {
+    "sparse": (lambda: torch.zeros(2, 3).to_sparse(), "torch.sparse_coo tensor.*input.to_dense"),
+    "mkldnn": (lambda: torch.zeros(2, 3).to_mkldnn(), "torch._mkldnn tensor.*input.to_dense"),
+    "nested": (_nested, "input is a nested tensor.*to_padded_tensor"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_tensors_without_strides_are_named(name):
+    make, message = LAYOUTS[name]
+    for function in (ct.cross_entropy, ct.token_scores):
+        with pytest.raises(TypeError, match=message):
+            function(make(), torch.tensor([0, 1]))
+    if name != "nested":
+        with pytest.raises(TypeError, match=message.replace("input", "linear_weight")):
+            ct.linear_cross_entropy(torch.zeros(4, 3), make(), torch.tensor([0, 1, 0, 1]))
+
+
+@pytest.mark.parametrize("name", ["sparse", "mkldnn"])
+def test_targets_without_strides_are_named(name):
+    target = LAYOUTS[name][0]()
+    with pytest.raises(TypeError, match="target is a torch.*target.to_dense"):
+        ct.cross_entropy(torch.zeros(2, 3), target)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore::DeprecationWarning")
+def test_quantized_logits_are_named():
+    quantized = torch.quantize_per_tensor(torch.zeros(2, 3), 1.0, 0, torch.qint8)
+    with pytest.raises(TypeError, match="input has dtype torch.qint8; it must be float64"):
+        ct.cross_entropy(quantized, torch.tensor([0, 1]))
+
+
+def test_freed_memory_is_an_error_not_read():
+    """As FSDP leaves parameters between uses: a tensor without storage."""
+    logits, target, head = torch.zeros(2, 3), torch.tensor([0, 1]), torch.zeros(5, 3)
+    freed = torch.zeros(4, 3)[2:]  # an address that is not 0
+    freed.untyped_storage().resize_(0)
+    for function in (ct.cross_entropy, ct.token_scores):
+        with pytest.raises(ValueError, match=r"a tensor of shape \(2, 3\) has no memory"):
+            function(freed, target)
+    for tensors in ((freed, head), (logits, freed)):
+        for function in (ct.linear_cross_entropy, ct.linear_token_scores):
+            with pytest.raises(ValueError, match="has no memory"):
+                function(*tensors, target)
+    freed_target = torch.zeros(2, dtype=torch.int64)
+    freed_target.untyped_storage().resize_(0)
+    for call in (lambda: ct.cross_entropy(logits, freed_target),
+                 lambda: ct.linear_cross_entropy(logits, head, freed_target)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"a tensor of shape \(2,\) has no memory"):
+            call()
+    empty = torch.zeros(0, 3)
+    assert torch.isnan(ct.cross_entropy(empty, torch.zeros(0, dtype=torch.int64)))
