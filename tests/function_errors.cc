@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
-#include "log.h"
-#include "logits.h"
+#include "kernels/log.h"
+#include "kernels/logits.h"
 
 using namespace crossent;
 

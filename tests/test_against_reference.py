@@ -55,7 +55,7 @@ def grad_scale(logits, targets, options, grad_loss=1.0):
     """What terms of a row's gradient and product may be of size; coarse: one number a row."""
     o = reference.Options(**options)
     with np.errstate(all="ignore"):
-        rows = reference._rows(logits, targets, o)
+        rows = reference._terms(logits, targets, o)
         size = abs(rows.total).max(-1) * abs(rows.s).max(-1, initial=0)
         size = abs(np.asarray(grad_loss)) * np.nan_to_num(size, posinf=0) / (rows.divisor or 1)
     size = np.where(np.isfinite(size), size, 0)

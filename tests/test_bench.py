@@ -6,22 +6,23 @@ Contenders that are not installed are left out by design; the report names them.
 import doctest
 import json
 import pkgutil
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
 import pytest
 
 import crossent.commands.bench
-from crossent import cli
-from crossent.commands.bench import settings
+from crossent.commands import cli
+from crossent.commands.bench import run as bench_run
 from crossent.commands.bench.cases import LOSS, Case
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
-from crossent.commands.bench.contenders.numpy import Textbook
-from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.contenders.numpy import Crossent, Textbook
 from crossent.commands.bench.limits import LIMITS
 from crossent.commands.bench.report import Report
-from crossent.commands.bench.run import Plan, is_installed, run_bench
+from crossent.commands.bench.run import is_installed, run_bench
+from crossent.commands.bench.settings import Settings
 
 CASES = (
     Case((64, 10), "float32"),
@@ -43,10 +44,16 @@ class Bench:
     """A run that many tests look at, with the progress that it told."""
 
     def __init__(self, cases, contenders, rounds, accuracy) -> None:
-        self.contenders = (*contenders, NotThere)
-        self.plan = Plan(cases, self.contenders, 1, rounds, accuracy)
-        self.advanced: list[int] = []
-        self.report = run_bench(self.plan, self.advanced.append)
+        self.contenders, self.rounds = (*contenders, NotThere), rounds
+        self.advanced: list[float] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench_run, "progress", self.progress)
+            self.report = run_bench(cases, self.contenders, 1, rounds, accuracy)
+
+    @contextmanager
+    def progress(self, description, total):
+        self.steps = total
+        yield self.advanced.append
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +94,7 @@ def test_everyone_installed_is_timed_on_every_task_that_it_has(run, request):
                 timing = result.find(contender.name, task)
                 assert (timing is not None) == able, (contender.name, result.case, task)
                 if timing is not None:
-                    assert len(timing.samples) == bench.plan.rounds
+                    assert len(timing.samples) == bench.rounds
                     assert all(0 < sample < 60 for sample in timing.samples)
 
 
@@ -116,17 +123,17 @@ def test_turns_alternate_and_another_one_begins_each_round(bench):
 
 
 def test_progress_adds_up(bench):
-    assert sum(bench.advanced) == bench.plan.steps
+    assert sum(bench.advanced) == pytest.approx(bench.steps)
 
 
 def test_whoever_is_missing_is_named_with_how_to_install_it(bench, saved_run, capsys):
-    missing = bench.report.participants[-1]
+    missing = bench.report.contenders[-1]
     assert missing.absent == "not installed: pip install no-such-package"
     assert "not installed: pip install no-such-package" in output_of(capsys, "--from", saved_run)
 
 
 def test_everyone_runs_with_the_threads_asked_for(everyone):
-    for participant in everyone.report.participants:
+    for participant in everyone.report.contenders:
         assert participant.absent or participant.threads == 1, participant.name
 
 
@@ -168,12 +175,12 @@ def test_json_is_one_document_with_ratios(capsys):
 def test_the_header_says_what_one_must_know_to_believe(monkeypatch, bench, saved_run, capsys):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    found = settings.collect_settings(2, 3)
-    assert found["environment"]["OPENBLAS_CORETYPE"] == "Haswell"
-    assert "OMP_NUM_THREADS" not in found["environment"]  # the bench sets it for everyone
+    found = Settings(threads=2, rounds=3).environment
+    assert found["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "OMP_NUM_THREADS" not in found  # the bench sets it for everyone
     shown = " ".join(output_of(capsys, "--from", saved_run).split())
     run = bench.report.settings
-    wanted = [run["processor"], run["isa"], run["system"], run["python"], run["crossent"]]
+    wanted = [run.processor, run.isa, run.system, run.python, run.crossent]
     wanted += ["threads 1", "rounds 3", f"numpy {np.__version__}", "Not timed:", "medians over"]
     for words in wanted:
         assert " ".join(words.split()) in shown, words
@@ -181,7 +188,7 @@ def test_the_header_says_what_one_must_know_to_believe(monkeypatch, bench, saved
 
 def test_the_table_has_everyone_and_who_is_best(bench, saved_run, capsys):
     shown = output_of(capsys, "--from", saved_run)
-    for participant in bench.report.participants:
+    for participant in bench.report.contenders:
         assert participant.title in shown
     for words in ("64 x 10, bfloat16", "times the best peer *", "reading the logits once", "% off"):
         assert words in shown
@@ -239,6 +246,96 @@ def test_bad_usage_is_one_line(arguments, code, named, capsys, tmp_path, monkeyp
     assert shown.out == ""
     assert named in shown.err
     assert shown.err.count("\n") == 1
+
+
+# --- Saved runs that are none ---------------------------------------------------------------------
+
+DAMAGE = {
+    "settings": None,
+    "settings.caches": None,
+    "settings.isa": 3,
+    "settings.memory_bytes": "much",
+    "settings.load_average": [],
+    "contenders.0.versions": None,
+    "contenders.0.title": 1,
+    "cases": "none",
+    "cases.0.case.shape": [],
+    "cases.0.case.dtype": "int8",
+    "cases.0.case.axis": 7,
+    "cases.0.left_out": [],
+    "cases.0.rounds": [1],
+    "cases.0.timings.0.samples": [],
+    "cases.1.timings.0.samples": [1.0, 0.0],
+    "cases.0.timings.0.samples.1": 10**400,
+    "cases.0.timings.0.peak_bytes": "x",
+    "accuracy.0.errors": None,
+    "accuracy.0.errors.scale 1.loss_ulp": "x",
+}
+
+
+def error_of(capsys, path):
+    """The one line that is told of a file, without its closing advice."""
+    assert cli.main(["bench", "--from", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    told, advice = shown.err.split("; make one: ")
+    assert advice == f"crossent bench --json > {path}\n"
+    return told
+
+
+@pytest.mark.parametrize("place", DAMAGE)
+def test_a_damaged_run_is_one_line_that_names_the_place(place, saved_run, tmp_path, capsys):
+    document = json.loads(saved_run.read_text())
+    *way, last = (int(step) if step.isdigit() else step for step in place.split("."))
+    part = document
+    for step in way:
+        part = part[step]
+    part[last] = DAMAGE[place]
+    damaged = tmp_path / "run.json"
+    damaged.write_text(json.dumps(document))
+    told = error_of(capsys, damaged).replace("[", ".").replace("]", "")
+    assert f"run.{'.'.join(map(str, way))}".rstrip(".") in told
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[1]", b'"text"', bytes(range(256)), b"[" * 100_000, b"1" * 5000],
+    ids=["empty", "null", "list", "text", "binary", "deep", "long number"],
+)
+def test_what_is_no_run_at_all_is_one_line(content, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    assert len(error_of(capsys, path)) < 500
+
+
+def test_every_field_that_is_missing_is_named(saved_run, tmp_path, capsys):
+    document = json.loads(saved_run.read_text())
+    for owner, place in ((document, "run"), (document["cases"][0]["timings"][0], "timings[0]")):
+        for field in ("accuracy",) if owner is document else ("contender", "task", "calls"):
+            value = owner.pop(field)
+            path = tmp_path / "run.json"
+            path.write_text(json.dumps(document))
+            assert f"{place} has no {field}" in error_of(capsys, path)
+            owner[field] = value
+
+
+def test_a_file_without_end_is_not_read_to_its_end(capsys):
+    assert "longer than 64 MiB" in error_of(capsys, "/dev/zero")
+
+
+def test_names_that_are_nobody_s_and_words_like_markup_are_shown_as_they_are(
+    saved_run, tmp_path, capsys
+):
+    document = json.loads(saved_run.read_text())
+    document["contenders"] = [document["contenders"][0] | {"title": "[bold]a[/c]", "more": 1}]
+    document["accuracy"][0]["errors"].popitem()
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(document))
+    for form in ((), ("--markdown",)):
+        shown = output_of(capsys, "--from", path, *form)
+        assert "[bold]a[/c]" in shown
+        assert "textbook" in shown
+        assert " -" in shown
 
 
 def modules():

@@ -7,10 +7,11 @@ import mpmath
 import numpy as np
 import pytest
 
-from crossent import _core
+import crossent
 from crossent.commands.bench import accuracy
-from crossent.commands.bench.contenders.numpy import Textbook
-from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench._limits import limits_of
+from crossent.commands.bench.cases import from_stored
+from crossent.commands.bench.contenders.numpy import Crossent, Textbook
 from crossent.commands.bench.limits import fresh_memory
 from crossent.commands.bench.measure import resident
 
@@ -20,12 +21,13 @@ SIZES = (0, 1, 3, 4, 63, 64, 511, 512, 513, 4099, 300_000)
 @pytest.mark.parametrize("size", SIZES)
 def test_reading_depends_on_every_byte(isa, size):
     data = np.random.default_rng(0).integers(0, 256, size + 1).astype(np.uint8)[1:]  # misaligned
-    before = _core.limit_read(data)
+    read = limits_of(isa).read
+    before = read(data)
     for place in {0, size // 2, size - 1} if size else ():
         data[place] ^= 1
-        assert _core.limit_read(data) != before
+        assert read(data) != before
         data[place] ^= 1
-    assert _core.limit_read(data) == before
+    assert read(data) == before
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -33,14 +35,14 @@ def test_reading_depends_on_every_byte(isa, size):
 def test_scaling_multiplies_everything_in_place(isa, count, dtype):
     data = np.random.default_rng(0).standard_normal(count + 1).astype(dtype)
     wanted = np.concatenate([data[:1], data[1:] * dtype(0.5)])
-    _core.limit_scale(data[1:], 0.5, dtype is np.float64)
+    limits_of(isa).scale(data[1:], 0.5, dtype is np.float64)
     assert (data == wanted).all()
 
 
 @pytest.mark.parametrize("count", SIZES)
 def test_filling_writes_everything_and_nothing_else(isa, count):
     data = np.zeros(count + 2, np.float32)
-    _core.limit_fill(data[1:-1])
+    limits_of(isa).fill(data[1:-1])
     assert (data[1:-1] == 1).all()
     assert data[0] == data[-1] == 0
 
@@ -51,7 +53,7 @@ def test_fresh_memory_is_private_and_no_page_stands_behind_it_yet(advice):
     before = resident("RssAnon")
     with fresh_memory(32 << 20, advice) as memory:
         made = resident("RssAnon")
-        _core.limit_fill(memory)
+        limits_of(crossent.isa()).fill(memory)
         filled = resident("RssAnon")
     assert made - before < 4 << 20
     assert filled - made > 28 << 20
@@ -64,16 +66,22 @@ def test_the_frozen_exp_is_an_exp(isa, doubles):
     points = np.linspace(-16, 0, count).astype(dtype).astype(np.float64)
     wanted = np.exp(points).sum()
     tolerance = 1e-14 if doubles else 2e-6
-    assert _core.limit_exp(10 * count, doubles) == pytest.approx(10 * wanted, rel=tolerance)
+    assert limits_of(isa).exp(10 * count, doubles) == pytest.approx(10 * wanted, rel=tolerance)
+
+
+def test_loops_are_of_an_instruction_set_that_is_named():
+    with pytest.raises(ValueError, match="no loops for 8086 run here"):
+        limits_of("8086")
 
 
 def test_limits_take_contiguous_buffers_only():
+    limits = limits_of(crossent.isa())
     with pytest.raises(ValueError, match="contiguous"):
-        _core.limit_read(np.zeros((4, 4))[:, ::2])
+        limits.read(np.zeros((4, 4))[:, ::2])
     read_only = np.zeros(4, np.float32)
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
-        _core.limit_fill(read_only)
+        limits.fill(read_only)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
@@ -84,7 +92,7 @@ def test_the_truth_is_mpmath_s(regime, dtype):
     rows = accuracy.REGIMES[regime]._replace(rows=1, classes=50)
     stored, targets = accuracy.make_logits(rows, dtype)
     losses, grad = accuracy.truth(stored, targets)
-    logits = [float(value) for value in accuracy.from_stored(stored)[0]]
+    logits = [float(value) for value in from_stored(stored)[0]]
     with mpmath.workdps(60):
         exps = [mpmath.exp(value) for value in logits]
         loss = mpmath.log(sum(exps)) - logits[targets[0]]

@@ -4,24 +4,31 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import asdict
 from types import MappingProxyType
 
 import numpy as np
 import pytest
+from test_bench import CASES
 
-from crossent.commands.bench import measure, rounds
-from crossent.commands.bench.cases import IN_PLACE, LOSS, SHAPES, TASKS, Case, parse_shape
-from crossent.commands.bench.contenders.ours import Crossent
-from crossent.commands.bench.data import as_stored, from_stored, read_arrays, write_arrays
+from crossent.commands.bench import measure, run
+from crossent.commands.bench.cases import (
+    IN_PLACE,
+    LOSS,
+    SHAPES,
+    TASKS,
+    Case,
+    as_stored,
+    from_stored,
+    parse_shape,
+    read_arrays,
+    write_arrays,
+)
+from crossent.commands.bench.contenders.numpy import Crossent
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.worker import Session
 
-CASES = (
-    Case((64, 10), "float32"),
-    Case((2, 5, 6, 7), "float32", axis=1),
-    Case((64, 10), "bfloat16"),
-    Case((64, 10), "float64"),
-)
 ROUNDS = 3
 
 
@@ -30,48 +37,42 @@ def no_waiting(monkeypatch):
     """Workers in this process have no one to wait for."""
     monkeypatch.setattr(measure, "FREEING_SECONDS", 0)
     monkeypatch.setattr(measure, "TURN_SECONDS", 0)
-    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of resident memory")
-def test_peak_memory_is_what_a_call_takes(tmp_path):
-    class Wasteful(Crossent):
-        def call(self, task):
-            return lambda: (1.0, np.ones(64 << 20, np.uint8))
+def test_peak_memory_is_what_a_call_takes():
+    found = measure.watch_memory(lambda: (1.0, np.ones(64 << 20, np.uint8)), nothing)
+    assert 60 < found.peak_bytes / 2**20 < 80
 
-    contender = loaded(Wasteful, CASES[0], tmp_path)
-    assert 60 < measure.watch_memory(contender, LOSS).peak_bytes / 2**20 < 80
+
+def nothing():
+    """What there is to restore."""
 
 
 # --- Inputs are restored, and whoever is wrong is left out ----------------------------------------
 
 
-def loaded(kind, case, folder):
-    write_arrays(case, folder)
-    contender = kind()
-    contender.load(case, read_arrays(folder))
-    return contender
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_inputs_are_restored_after_every_call(task, tmp_path):
-    contender = loaded(Crossent, CASES[0], tmp_path)
-    before = contender.logits.copy()
-    turn = measure.take_turn(contender, task)
-    assert turn.calls >= measure.TURN_CALLS
-    assert (contender.logits == before).all()
-    assert turn.loss == pytest.approx(float(contender.call(LOSS)()), rel=1e-6)
+    write_arrays(CASES[0], tmp_path)
+    session = Session(Crossent(), 1)
+    session.load(asdict(CASES[0]), str(tmp_path))
+    before = session.contender.stored.copy()
+    turn = session.turn(task)
+    assert turn["calls"] >= measure.TURN_CALLS
+    assert (session.contender.stored == before).all()
+    assert turn["loss"] == pytest.approx(float(session.calls[LOSS]()), rel=1e-6)
 
 
 def test_the_first_call_of_a_turn_is_not_timed():
     made = []
 
-    class Slow(Crossent):
-        def call(self, task):
-            made.append(task)
-            return lambda: time.sleep(measure.LONG_TURN_SECONDS)
+    def slow():
+        made.append(None)
+        time.sleep(measure.LONG_TURN_SECONDS)
 
-    turn = measure.take_turn(Slow(), LOSS)
+    turn = measure.take_turn(slow, nothing)
     assert (turn.calls, len(made)) == (1, 2)
 
 
@@ -113,8 +114,8 @@ class Wrong(Crossent):
 
     name, tasks = "wrong", (LOSS,)
 
-    def call(self, task):
-        return lambda: 1.5
+    def load(self, case, arrays):
+        return {LOSS: lambda: 1.5}
 
 
 class Failing(Crossent):
@@ -122,11 +123,16 @@ class Failing(Crossent):
 
     name, tasks = "failing", (LOSS,)
 
-    def call(self, task):
-        self.calls = getattr(self, "calls", 0) + 1
-        if self.calls > 4:
-            raise RuntimeError("no more")
-        return super().call(task)
+    def load(self, case, arrays):
+        made, loss = [], super().load(case, arrays)[LOSS]
+
+        def fail_in_the_end():
+            made.append(None)
+            if len(made) > 4:
+                raise RuntimeError("no more")
+            return loss()
+
+        return {LOSS: fail_in_the_end}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ class Failing(Crossent):
 )
 def test_whoever_is_wrong_is_left_out_and_the_others_go_on(kind, reason, tmp_path, no_waiting):
     workers = [InProcess(Crossent), InProcess(kind)]
-    result = rounds.run_case(CASES[0], workers, ROUNDS, tmp_path, lambda steps: None)
+    result = run.run_case(CASES[0], workers, ROUNDS, tmp_path, lambda steps: None)
     assert reason in result.left_out[kind.name]
     assert {timing.contender for timing in result.timings} == {"crossent"}
     assert all(len(timing.samples) == ROUNDS for timing in result.timings)
@@ -147,12 +153,12 @@ def test_where_memory_is_short_arrays_are_loaded_anew_for_every_turn(
 ):
     case = CASES[0]
     for room, loads in ((5 * case.bytes, 1 + ROUNDS), (8 * case.bytes, 1)):
-        monkeypatch.setattr(rounds, "free_memory", lambda room=room: room)
+        monkeypatch.setattr(run, "free_memory", lambda room=room: room)
         workers = [InProcess(Crossent), InProcess(Crossent)]
-        rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+        run.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
         assert workers[0].asked.count("load") == workers[0].asked.count("unload") == loads
-    monkeypatch.setattr(rounds, "free_memory", lambda: 2 * case.bytes)
-    result = rounds.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
+    monkeypatch.setattr(run, "free_memory", lambda: 2 * case.bytes)
+    result = run.run_case(case, workers, ROUNDS, tmp_path, lambda steps: None)
     assert "GiB are free" in result.left_out["crossent"]
 
 
@@ -160,7 +166,7 @@ def test_where_memory_is_short_arrays_are_loaded_anew_for_every_turn(
 
 
 def test_a_worker_that_dies_is_reported():
-    with Worker(Crossent, 1) as worker:
+    with closing(Worker(Crossent, 1)) as worker:
         assert worker.ask("start")["threads"] == 1
         with pytest.raises(ContenderError, match="no_such_request"):
             worker.ask("no_such_request")
@@ -177,10 +183,11 @@ def test_what_a_library_prints_does_not_come_between_the_replies():
     program = """
 import sys
 from crossent.commands.bench import worker
-from crossent.commands.bench.contenders.ours import Crossent
+from crossent.commands.bench.contenders.numpy import Crossent
 class Loud(Crossent):
     def start(self, threads):
         print("welcome")
+        return threads
 worker.WORKERS["loud"] = Loud
 sys.argv = ["worker", "loud", "1"]
 worker.main()
@@ -207,7 +214,7 @@ def test_every_process_has_its_contender_s_environment(monkeypatch):
 
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     for kind, wanted in ((Environment, b"=1\0"), (Crossent, None)):
-        with Worker(kind, 1) as worker:
+        with closing(Worker(kind, 1)) as worker:
             worker.ask("start")
             with open(f"/proc/{worker._process.pid}/environ", "rb") as file:
                 found = file.read()

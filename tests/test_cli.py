@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import crossent
-from crossent.commands import cli, demo_report
+from crossent.commands import cli
 from crossent.commands import info as info_module
 from crossent.commands import terminal as _terminal
 
@@ -238,6 +238,6 @@ def test_progress_is_drawn_on_a_terminal(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    demo_report.demo_command(tmp_path / "digits.png", as_json=True)
+    assert cli.main(["demo", "--json", "--out", str(tmp_path / "digits.png")]) == 0
     assert "training on digits" in terminal.drawn
     assert json.loads(capsys.readouterr().out)["steps"] == 2000

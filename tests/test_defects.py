@@ -170,3 +170,20 @@ def test_a_small_loss_is_not_0():
             loss, grad = crossent.cross_entropy_and_grad(logits, [0])
             assert loss == pytest.approx(2 * np.exp(-float(margin)), rel=1e-3)
             assert grad[0, 0] == -loss or margin == 20
+
+
+def test_a_row_s_gradient_does_not_depend_on_its_neighbours(isa):
+    """One row whose factor is out of the ordinary once took the others of its tile another way."""
+    classes, rows = 10, 16
+    logits = np.random.default_rng(0).normal(size=(rows, classes)) / 10
+    logits[6, 0] = 745.3  # the others' probabilities are subnormal
+    logits[9, 0] = 1e300  # the factor is 2 z_loss lse
+    targets, found = np.zeros(rows, np.int64), set()
+    for offset in range(0, 64, 8):
+        memory = np.zeros(8 * rows * classes + 128, np.uint8)
+        start = -memory.ctypes.data % 64 + offset
+        out = memory[start : start + 8 * rows * classes].view(np.float64).reshape(classes, rows)
+        options = {"axis": 0, "reduction": "none", "z_loss": 0.01, "out": out}
+        crossent.cross_entropy_and_grad(np.ascontiguousarray(logits.T), targets, **options)
+        found.add(out.tobytes())
+    assert len(found) == 1

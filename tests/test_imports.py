@@ -164,37 +164,80 @@ def test_nothing_below_the_commands_imports_them():
         assert "commands" not in ours_in(path), path
 
 
+def test_the_bench_uses_what_everyone_may_use():
+    """Its yardsticks are a module of its own, so that nobody else carries them."""
+    bench = SOURCES / "commands" / "bench"
+    for path in bench.rglob("*.py"):
+        assert ours_in(path) <= {"commands"}, path
+        private = {name for name in imports_of(path) if "._" in name and "__" not in name}
+        assert private <= {"crossent.commands.bench._limits"}, path
+    assert (bench / "_limits.pyi").exists()
+
+
 def test_the_numpy_front_end_imports_numpy_alone():
     for path in files_of(NUMPY):
         assert third_party_in(path) <= {"numpy"}, path.name
 
 
-def test_no_python_torch_or_xla_header_is_included_outside_bind_files():
+CSRC = ROOT / "csrc"
+# What the files of a folder may include of ours, beside those of their own folder.
+BELOW = {
+    "core": set(),
+    "kernels": {"core"},
+    "bind": {"core", "kernels"},
+    "limits": {"core", "kernels"},
+}
+TABLE = "instruction_sets.inc"  # made by CMake
+
+
+def includes_of(path):
+    """The headers that a source file includes: ours by their path below csrc, others as written."""
+    for header in re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8")):
+        beside = path.parent / header
+        yield str(beside.relative_to(CSRC)) if beside.is_file() else header
+
+
+def sources_of(folder):
+    return sorted(path for path in (CSRC / folder).iterdir() if path.suffix in (".h", ".cc"))
+
+
+def test_every_source_of_the_core_has_a_layer():
+    assert {path.name for path in CSRC.iterdir()} == set(BELOW)
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_includes_point_one_way(folder):
+    for path in sources_of(folder):
+        for header in includes_of(path):
+            if (CSRC / header).is_file():
+                assert header.split("/")[0] in {folder, *BELOW[folder]}, f"{path.name}: {header}"
+
+
+@pytest.mark.parametrize("folder", ["core", "kernels"])
+def test_the_core_includes_no_header_of_python_pytorch_or_xla(folder):
     foreign = re.compile(r"nanobind|pybind|Python\.h|structmember|torch/|ATen|c10|xla|numpy/")
-    own = {path.name for path in (ROOT / "csrc").iterdir()}
-    for path in sorted((ROOT / "csrc").glob("*.[hc]*")):
-        included = re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8"))
-        if path.name.startswith("bind_"):
-            continue
-        for header in included:
+    for path in sources_of(folder):
+        for header in includes_of(path):
             assert not foreign.search(header), f"{path.name} includes {header}"
-            assert not header.startswith("bind_"), f"{path.name} includes {header}"
-            assert header in own or "/" not in header, f"{path.name} includes {header}"
+            assert header == TABLE or "/" not in header or (CSRC / header).is_file(), header
 
 
 def test_kernel_headers_have_internal_linkage():
     """An inline function of one instruction set must not be the copy that the linker keeps."""
-    seen, queue = set(), ["kernels.cc"]
+    seen, queue = set(), ["kernels/kernels.cc", "kernels/standings.cc"]
     while queue:
         name = queue.pop()
-        text = (ROOT / "csrc" / name).read_text(encoding="utf-8")
-        headers = re.findall(r'#\s*include\s*"([^"]+)"', text)
+        headers = [header for header in includes_of(CSRC / name) if (CSRC / header).is_file()]
         queue += [header for header in headers if header not in seen]
         seen |= set(headers)
-    declarations = {"crossent.h", "kernels.h"}  # what the kernels share with the rest
+    declarations = {
+        "core/crossent.h",
+        "core/kernels.h",
+        "kernels/standings.h",
+    }  # shared with others
     assert declarations < seen
     for name in seen - declarations:
-        text = (ROOT / "csrc" / name).read_text(encoding="utf-8")
+        text = (CSRC / name).read_text(encoding="utf-8")
         code = re.sub(r"//.*|^\s*#.*(\\\n.*)*", "", text, flags=re.M).strip()
         assert re.match(r"namespace crossent \{\s*namespace \{", code), name
         assert re.search(r"\}\s*\}$", code), name

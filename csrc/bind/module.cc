@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "bind/arrays.h"
-#include "bind/bind_limits.h"
 #include "bind/evaluation.h"
 #include "bind/torch.h"
 #include "core/threads.h"
@@ -191,7 +190,6 @@ NB_MODULE(_core, module) {
   module.def("select_isa", &select_isa);
   module.def("get_num_threads", &get_num_threads);
   module.def("set_num_threads", &set_num_threads);
-  bind_limits(module);
   bind_evaluation(module);
   bind_torch(module);
 }

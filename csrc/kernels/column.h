@@ -115,17 +115,16 @@ void sum_tile(const Problem& problem, RowGroup& group, const Pair<Seen<X>>& seen
   record_sums(high, seen.high, held.high, lost.high, tile.first + W, group);
 }
 
-// For factors so large or small that their head or tail is no normal X.
+// One row of a tile, for a factor so large or small that its head or tail is no normal X.
 template <class X>
-__attribute__((noinline)) void scale_tile_slowly(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
-  for (int i = 0; i < tile.rows; ++i) {
-    const int row = tile.first + i;
-    const double mass = even_mass(problem) * group.grad_loss[row];
-    for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
-      const X minus = static_cast<X>(mass * (problem.weight ? problem.weight[k] : 1));
-      const X scaled = scale_slowly(tile.classes[k][i], group.factor[row]) - minus;
-      tile.classes[k][i] = group.ignored(row) ? X(0) : scaled;
-    }
+__attribute__((noinline)) void scale_row_slowly(const Problem& problem, const RowGroup& group, const Tile<X>& tile,
+                                                int lane, X* to) {
+  const int row = tile.first + lane;
+  const double mass = even_mass(problem) * group.grad_loss[row];
+  for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
+    const X minus = static_cast<X>(mass * (problem.weight ? problem.weight[k] : 1));
+    const X scaled = scale_slowly(tile.classes[k][lane], group.factor[row]) - minus;
+    to[k] = group.ignored(row) ? X(0) : scaled;
   }
 }
 
@@ -155,13 +154,10 @@ struct RowsScale {
   }
 };
 
-// The kept exponentials of a tile, rescaled row by row: the gradient but for the targets' elements.
+// The kept exponentials of a tile, rescaled: the gradient but for the targets' elements.
 template <class X>
 void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
-  bool safe = true;
-  for (int i = 0; i < tile.rows; ++i) safe = safe && is_ordinary<X>(group.factor[tile.first + i]);
-  if (!safe) return scale_tile_slowly(problem, group, tile);
   const RowsScale<X> low(group, tile.first, tile.target.low), high(group, tile.first + W, tile.target.high);
   const int classes = static_cast<int>(problem.classes);
   if (!has_mass(problem)) {
@@ -178,6 +174,28 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
     low.apply(tile.classes[k], minus(0));
     high.apply(tile.classes[k] + W, minus(W));
   }
+}
+
+// The same where some row's factor is out of the ordinary: that row alone goes another way, so that no row's bits
+// depend on its neighbours.
+template <class X>
+__attribute__((noinline)) void scale_odd_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
+  X odd[kTileRows<X>][kShortRow];
+  const auto is_odd = [&](int i) { return !is_ordinary<X>(group.factor[tile.first + i]); };
+  for (int i = 0; i < tile.rows; ++i) {
+    if (is_odd(i)) scale_row_slowly(problem, group, tile, i, odd[i]);
+  }
+  scale_tile(problem, group, tile);
+  for (int i = 0; i < tile.rows; ++i) {
+    for (int k = 0; is_odd(i) && k < static_cast<int>(problem.classes); ++k) tile.classes[k][i] = odd[i][k];
+  }
+}
+
+template <class X>
+CROSSENT_INLINE bool is_ordinary_tile(const RowGroup& group, const Tile<X>& tile) {
+  bool ordinary = true;
+  for (int i = 0; i < tile.rows; ++i) ordinary = ordinary && is_ordinary<X>(group.factor[tile.first + i]);
+  return ordinary;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // From a row's sums to its loss and to the factors of its gradient: W rows at once, in double.
 //   core = lse - u_anchor = log(1 + sum_others / exp(u_anchor)), exact however small
-//   nll  = W core - linear,  loss = nll + z_loss lse^2,  W = target_mass + mass
+//   nll  = W core - linear,  W = target_mass + mass,  loss = nll + lse Z / 2,  Z = 2 z_loss lse
 // The anchor of plain rows is their target, and linear is 0; that of general rows is their largest class, so that core
 // and -linear are both sums of what is not negative.
 #pragma once
@@ -56,22 +56,31 @@ void exact_terms_of_group(RowGroup& group) {
   }
 }
 
+// An anchor further than this below its row's maximum has an exponential too small to divide by.
+template <class X>
+constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
+
+// The anchor's element of the gradient, p (W + Z) - anchor_mass: from the others where its own probability is the
+// larger part. of_others: what they take of W + Z; rest: W + Z - anchor_mass.
+CROSSENT_INLINE V<double> gradient_of_anchor(V<double> own, V<double> others, V<double> of_others, V<double> share,
+                                             V<double> anchor_mass, V<double> rest) {
+  const auto small = (own < others) & (rest != 0.0);
+  return small ? share * own - anchor_mass : rest - of_others;
+}
+
 // kMass: targets have mass beside the one-hot part (smoothing, distributions). kLse: lse is needed.
 template <class X, bool kMass, bool kLse>
 void finish_rows(const Problem& problem, RowGroup& group) {
-  // An anchor further than this below its row's maximum has an exponential too small to divide by.
-  constexpr double kFar = sizeof(X) == 4 ? -100.0 : -600.0;
   for (int i = 0; i < group.rows; i += kLanes<double>) {
-    const V<double> none{};
-    const V<double> offset = load(group.offset + i), exponent = load(group.exponent + i);
+    const V<double> none{}, one = broadcast(1.0), nan = broadcast(kNan<double>);
     const V<double> anchor = load(group.anchor_logit + i);
     const V<double> others = load(group.sum_others + i) + load(group.sum_error + i);
     const V<double> own = load(group.own + i);
-    const V<double> reference = fma<double>(exponent, broadcast(ExpTable<double>::kLn2), offset);
-    const auto near = anchor - reference > kFar;
+    const V<double> reference =
+        fma<double>(load(group.exponent + i), broadcast(ExpTable<double>::kLn2), load(group.offset + i));
+    const auto near = anchor - reference > kFar<X>;
     const V<double> all = near ? others + own : others;
     // Near its row's maximum the anchor's exponential is a normal number, and the loss a log1p.
-    const V<double> one = broadcast(1.0);
     const V<double> log_odds = log_ratio<X>(near ? own : one, near ? others : all - one);
     const V<double> core = near ? log_odds : (reference - anchor) + log_odds;
     const V<double> lse = kLse ? reference + log_ratio<X>(one, all - one) : none;
@@ -82,9 +91,8 @@ void finish_rows(const Problem& problem, RowGroup& group) {
     // The one-hot part of a target at -inf is infinite, unless its weight is 0; linear is then measured from 0.
     const V<double> beside = kMass ? mass * lse - linear : none;
     const auto finite = anchor > -kInfinity<double>;
-    const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? core : none) + beside;
+    const V<double> nll = finite ? total * core - linear : (onehot != 0.0 ? onehot * core : none) + beside;
     const auto valid = (all > 0.0) & (all < kInfinity<double>)&(anchor == anchor);  // false for nan
-    const V<double> nan = broadcast(kNan<double>);
     const V<double> loss = kLse ? fma<double>(broadcast(problem.options.z_loss) * lse, lse, nll) : nll;
     store(group.loss + i, valid ? loss : nan);
     if constexpr (kLse) {
@@ -93,16 +101,14 @@ void finish_rows(const Problem& problem, RowGroup& group) {
       store(group.lse + i, valid ? lse : nan);
     }
     if (!problem.grad) continue;
-    const V<double> grad_loss = load(group.grad_loss + i);
     const V<double> z = broadcast(2 * problem.options.z_loss) * lse;
     const V<double> share = (total + z) / all;
-    store(group.factor + i, valid ? grad_loss * share : nan);
-    const V<double> rest = kMass ? total - load(group.anchor_mass + i) : none;
-    // The anchor's element: from the others where its own probability is the larger part.
-    const V<double> from_others = rest + z - (near ? share * others : total + z);
-    const V<double> from_own = share * own - (kMass ? load(group.anchor_mass + i) : onehot);
-    const auto small = (own < others) & (rest + z != 0.0);
-    store(group.grad_anchor + i, valid ? (small ? from_own : from_others) : nan);
+    store(group.factor + i, valid ? load(group.grad_loss + i) * share : nan);
+    const V<double> anchor_mass = kMass ? load(group.anchor_mass + i) : onehot;
+    const V<double> rest = (kMass ? total - anchor_mass : none) + z;
+    const V<double> own_gradient =
+        gradient_of_anchor(own, others, near ? share * others : total + z, share, anchor_mass, rest);
+    store(group.grad_anchor + i, valid ? own_gradient : nan);
   }
 }
 

@@ -1,7 +1,7 @@
 // A row with any option, in double: targets that are distributions, smoothing, scaled and capped logits, scores, and
 // the Hessian's product. Nothing is kept between the passes but sums: the second pass computes the exponentials again.
-//   mass_k = weight_k q_k without the one-hot part;  dl/du_k = p_k (W + 2 z_loss lse) - mass_k;  dl/da_k = dl/du_k *
-//   s_k
+//   mass_k  = weight_k q_k without the one-hot part,  Z = 2 z_loss lse
+//   dl/du_k = p_k (W + Z) - mass_k,  dl/da_k = s_k dl/du_k
 #pragma once
 
 #include "finish.h"
@@ -56,7 +56,7 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.anchor_mass = mass;
   const double change = from - sums.base();
   sums.linear.add(sums.mass.value() * change);
-  sums.spread += (sums.others.sum + sums.others.lost) * change;
+  sums.entropy_sum += (sums.others.sum + sums.others.lost) * change;
 }
 
 // The first largest class becomes the anchor: every u - u_anchor is then negative, and sums of them lose nothing.
@@ -156,7 +156,8 @@ inline void sum_general_row(const Problem& problem, const GeneralRow& row, int64
       const double factor = sums.join(reference);
       sums.add(sum, factor);
       if (problem.output == Output::scores) {
-        sums.spread += sum_of_differences(block, block.exps, sums, true).value() * ExpTable<double>::kUnbias * factor;
+        sums.entropy_sum +=
+            sum_of_differences(block, block.exps, sums, true).value() * ExpTable<double>::kUnbias * factor;
       }
       if (problem.output == Output::product) sums.product += product_of(problem, block, row) * factor;
     } else if (!(sum.sum < kInfinity<double>) || largest == kInfinity<double>) {
@@ -195,7 +196,7 @@ void for_each_block(const Problem& problem, const GeneralRow& row, int64_t begin
   }
 }
 
-// dl/da = s (p (W + 2 z_loss lse) - mass) grad_loss, the anchor's from the sum of the others.
+// dl/da = s (p (W + Z) - mass) grad_loss, the anchor's from the sum of the others.
 inline void write_general_gradient(const Problem& problem, const GeneralRow& row, char* grad, int64_t begin,
                                    int64_t end, const BlockReference<double>* references, const Finished& finished) {
   const RowGroup& group = finished.group;
@@ -241,12 +242,12 @@ inline void write_log_softmax(const Problem& problem, const GeneralRow& row, cha
   }
 }
 
-// H v = s [(W + 2 z_loss lse) p (s v - p.sv) + 2 z_loss p (p.sv)] + dl/du u'' v, times grad_loss.
+// H v = s [(W + Z) p (s v - p.sv) + dZ/dlse p (p.sv)] + dl/du u'' v, times grad_loss.
 inline void write_product(const Problem& problem, const GeneralRow& row, char* out, int64_t begin, int64_t end,
                           const BlockReference<double>* references, const Finished& finished) {
   const RowGroup& group = finished.group;
   const int r = finished.row;
-  const double z = 2 * problem.options.z_loss * (problem.options.z_loss != 0 ? group.lse[r] : 0);
+  const double z_slope = 2 * problem.options.z_loss, z = z_slope != 0 ? z_slope * group.lse[r] : 0;
   const double curve = group.target_mass[r] + group.mass[r] + z;
   const double mean = group.product[r] / group.sum_all[r];
   double buffer[kBlock<double>];
@@ -257,7 +258,7 @@ inline void write_product(const Problem& problem, const GeneralRow& row, char* o
     for (int i = 0; i < block.count; ++i) {
       const double p = block.exps[i] * share;
       const double slope = block.logits.tails ? block.logits.slope[i] : 1;
-      const double straight = slope * (curve * p * (slope * v[i] - mean) + 2 * problem.options.z_loss * p * mean);
+      const double straight = slope * (curve * p * (slope * v[i] - mean) + z_slope * p * mean);
       double grad = p * curve - (has_mass(problem) ? block.mass[i] : 0);
       if (block.at + i == group.target[r]) grad -= group.target_mass[r];
       if (block.at + i == finished.sums.anchor) grad = group.grad_anchor[r];

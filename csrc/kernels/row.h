@@ -21,10 +21,10 @@ struct Sums {
   double anchor_logit = -kInfinity<double>;
   double anchor_tail = 0;  // what rounding took from it
   double anchor_mass = 0;
-  Total linear;        // sum of mass * (u - base()), over all classes
-  Total mass;          // sum of mass
-  double spread = 0;   // sum of exp(u) * (u - base())
-  double product = 0;  // sum of exp(u) * du/da * v
+  Total linear;            // sum of mass * (u - base()), over all classes
+  Total mass;              // sum of mass
+  double entropy_sum = 0;  // sum of exp(u) * (u - base())
+  double product = 0;      // sum of exp(u) * du/da * v
 
   double base() const { return anchor_logit > -kInfinity<double> ? anchor_logit : 0; }
 
@@ -34,7 +34,7 @@ struct Sums {
       const double factor = ratio(reference, next);
       others.sum *= factor;
       others.lost *= factor;
-      spread *= factor;
+      entropy_sum *= factor;
       product *= factor;
     }
     reference = next;
@@ -80,13 +80,13 @@ struct RowGroup {
   double target_mass[kGroup];  // one-hot part: (1 - label_smoothing) weight[target]
   // Sums
   double sum_others[kGroup], offset[kGroup], exponent[kGroup], row_max[kGroup], anchor_logit[kGroup];
-  double anchor_tail[kGroup], mass[kGroup], anchor_mass[kGroup], linear[kGroup], spread[kGroup], product[kGroup];
+  double anchor_tail[kGroup], mass[kGroup], anchor_mass[kGroup], linear[kGroup], entropy_sum[kGroup], product[kGroup];
   // exact_terms's
   alignas(64) double own[kGroup];
   double sum_error[kGroup];
   // finish_group's
   double loss[kGroup], core[kGroup], lse[kGroup], sum_all[kGroup];
-  double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + 2 z_loss lse) - mass_k): what multiplies exp(u_k)
+  double factor[kGroup];       // dl/du_k = grad_loss (p_k (W + Z) - mass_k): what multiplies exp(u_k)
   double grad_anchor[kGroup];  // dl/du of the anchor, without grad_loss
 
   bool ignored(int row) const { return indexed && target[row] < 0; }
@@ -99,7 +99,7 @@ struct RowGroup {
     row_max[row] = sums.row_max;
     anchor_logit[row] = sums.anchor_logit;
     anchor_tail[row] = sums.anchor_tail;
-    spread[row] = sums.spread;
+    entropy_sum[row] = sums.entropy_sum;
     product[row] = sums.product;
   }
 };
@@ -112,7 +112,7 @@ void merge(const Sums<X>& next, Sums<X>& sums) {
   sums.row_max = next.row_max > sums.row_max ? next.row_max : sums.row_max;
   const double factor = next.empty ? 1 : sums.join(next.reference);
   sums.add(next.others, factor);
-  sums.spread += next.spread * factor;
+  sums.entropy_sum += next.entropy_sum * factor;
   sums.product += next.product * factor;
 }
 

@@ -67,7 +67,7 @@ void write_row_gradient(const Problem& problem, const char* row, char* grad, int
   const bool smooths = has_mass(problem);
   if (smooths && !problem.weight) stage_smoothing<X>(nullptr, scale.mass, kBlock<X>, mass);
   const int64_t stride = problem.grad.class_stride;
-  const bool direct = is_plain<X>(problem.grad, grad, stride);
+  const bool direct = is_native<X>(problem.grad, grad, stride);
   for (int64_t at = begin; at < end; at += kBlock<X>, ++references) {
     const int count = static_cast<int>(end - at < kBlock<X> ? end - at : kBlock<X>);
     Scale share = scale;

@@ -53,8 +53,10 @@ template <Type type>
 CROSSENT_INLINE float widened(Half<type> half) {
   return type == Type::float16 ? from_float16(half.bits) : from_bfloat16(half.bits);
 }
-CROSSENT_INLINE float widened(float number) { return number; }
-CROSSENT_INLINE double widened(double number) { return number; }
+template <class Number>
+CROSSENT_INLINE Number widened(Number number) {
+  return number;
+}
 
 // A vector of halves as floats; of the first `count`, and 0. Spelled out for each instruction set, as in simd.h.
 template <Type type>
@@ -161,57 +163,73 @@ CROSSENT_INLINE Word word_at(const char* at, bool swapped) {
   return word;
 }
 
-inline double element(const Array& array, const char* at) {
-  const bool s = array.swapped;
-  switch (array.type) {
+// That integer for an element of a type.
+template <class Number>
+using WordOf = std::conditional_t<
+    sizeof(Number) == 8, uint64_t,
+    std::conditional_t<sizeof(Number) == 4, uint32_t, std::conditional_t<sizeof(Number) == 2, uint16_t, uint8_t>>>;
+
+// Calls use(a number of the C++ type that holds an element, halves as Half<type>).
+template <class Use>
+CROSSENT_INLINE auto with_type(Type type, Use use) {
+  switch (type) {
     case Type::float64:
-      return bit_cast<double>(word_at<uint64_t>(at, s));
+      return use(double{});
     case Type::float32:
-      return bit_cast<float>(word_at<uint32_t>(at, s));
+      return use(float{});
     case Type::float16:
-      return from_float16(word_at<uint16_t>(at, s));
+      return use(Half<Type::float16>{});
     case Type::bfloat16:
-      return from_bfloat16(word_at<uint16_t>(at, s));
+      return use(Half<Type::bfloat16>{});
     case Type::int64:
-      return static_cast<double>(static_cast<int64_t>(word_at<uint64_t>(at, s)));
+      return use(int64_t{});
     case Type::int32:
-      return static_cast<int32_t>(word_at<uint32_t>(at, s));
+      return use(int32_t{});
     case Type::int16:
-      return static_cast<int16_t>(word_at<uint16_t>(at, s));
+      return use(int16_t{});
     case Type::int8:
-      return static_cast<int8_t>(word_at<uint8_t>(at, s));
+      return use(int8_t{});
     case Type::uint64:
-      return static_cast<double>(word_at<uint64_t>(at, s));
+      return use(uint64_t{});
     case Type::uint32:
-      return word_at<uint32_t>(at, s);
+      return use(uint32_t{});
     case Type::uint16:
-      return word_at<uint16_t>(at, s);
+      return use(uint16_t{});
     case Type::uint8:
-      return word_at<uint8_t>(at, s);
+      return use(uint8_t{});
     case Type::boolean:
-      return word_at<uint8_t>(at, s) != 0;
+      return use(bool{});
   }
   __builtin_unreachable();
 }
 
-// Writes one element of a floating or int64 type in this machine's order or the other.
+inline double element(const Array& array, const char* at) {
+  return with_type(array.type, [&](auto number) {
+    using Number = decltype(number);
+    if constexpr (std::is_same_v<Number, bool>) {
+      return *at != 0 ? 1.0 : 0.0;
+    } else {
+      return static_cast<double>(widened(bit_cast<Number>(word_at<WordOf<Number>>(at, array.swapped))));
+    }
+  });
+}
+
+// A number as an element of a type.
+template <class Number>
+CROSSENT_INLINE Number rounded_to(double value) {
+  if constexpr (std::is_same_v<Number, Half<Type::float16>>) return {to_float16(static_cast<float>(value))};
+  if constexpr (std::is_same_v<Number, Half<Type::bfloat16>>) return {to_bfloat16(static_cast<float>(value))};
+  if constexpr (std::is_arithmetic_v<Number>) return static_cast<Number>(value);
+}
+
+// Writes one element in this machine's byte order or the other.
 inline void set_element(const Array& array, char* at, double value) {
-  const auto put = [&](auto word) {
-    word = word_at<decltype(word)>(reinterpret_cast<const char*>(&word), array.swapped);
-    __builtin_memcpy(at, &word, sizeof(word));
-  };
-  switch (array.type) {
-    case Type::float64:
-      return put(bit_cast<uint64_t>(value));
-    case Type::float32:
-      return put(bit_cast<uint32_t>(static_cast<float>(value)));
-    case Type::float16:
-      return put(to_float16(static_cast<float>(value)));
-    case Type::bfloat16:
-      return put(to_bfloat16(static_cast<float>(value)));
-    default:
-      return put(static_cast<uint64_t>(static_cast<int64_t>(value)));
-  }
+  with_type(array.type, [&](auto number) {
+    using Word = WordOf<decltype(number)>;
+    const Word word = bit_cast<Word>(rounded_to<decltype(number)>(value));
+    const Word ordered = word_at<Word>(reinterpret_cast<const char*>(&word), array.swapped);
+    __builtin_memcpy(at, &ordered, sizeof(ordered));
+  });
 }
 
 // What an index target is read as where it is no class.
@@ -238,33 +256,15 @@ void read_integers_at(const Problem& problem, const char* first, int64_t stride,
   }
 }
 
-template <class Integer>
-void read_integers(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
-  if (stride == static_cast<int64_t>(sizeof(Integer)) && !problem.targets.swapped) {
-    return read_integers_at<Integer, true>(problem, first, stride, count, to);
-  }
-  read_integers_at<Integer, false>(problem, first, stride, count, to);
-}
-
 inline void read_index_targets(const Problem& problem, const char* first, int64_t stride, int count, int64_t* to) {
-  switch (problem.targets.type) {
-    case Type::int64:
-      return read_integers<int64_t>(problem, first, stride, count, to);
-    case Type::int32:
-      return read_integers<int32_t>(problem, first, stride, count, to);
-    case Type::int16:
-      return read_integers<int16_t>(problem, first, stride, count, to);
-    case Type::int8:
-      return read_integers<int8_t>(problem, first, stride, count, to);
-    case Type::uint64:
-      return read_integers<uint64_t>(problem, first, stride, count, to);
-    case Type::uint32:
-      return read_integers<uint32_t>(problem, first, stride, count, to);
-    case Type::uint16:
-      return read_integers<uint16_t>(problem, first, stride, count, to);
-    default:
-      return read_integers<uint8_t>(problem, first, stride, count, to);
-  }
+  with_type(problem.targets.type, [&](auto number) {
+    using Integer = decltype(number);
+    if constexpr (std::is_integral_v<Integer> && !std::is_same_v<Integer, bool>) {
+      const bool contiguous = stride == static_cast<int64_t>(sizeof(Integer)) && !problem.targets.swapped;
+      const auto read = contiguous ? read_integers_at<Integer, true> : read_integers_at<Integer, false>;
+      read(problem, first, stride, count, to);
+    }
+  });
 }
 
 template <class X>
@@ -272,7 +272,7 @@ constexpr Type kTypeOf = sizeof(X) == 4 ? Type::float32 : Type::float64;
 
 // Elements that can be used where they lie, as X.
 template <class X>
-CROSSENT_INLINE bool is_plain(const Array& array, const char* first, int64_t stride) {
+CROSSENT_INLINE bool is_native(const Array& array, const char* first, int64_t stride) {
   return stride == sizeof(X) && array.type == kTypeOf<X> && !array.swapped &&
          reinterpret_cast<uintptr_t>(first) % sizeof(X) == 0;
 }
@@ -317,7 +317,7 @@ const X* convert(const Array& array, const char* first, int64_t stride, int coun
 // The same, but where the elements lie if they are contiguous X already.
 template <class X>
 CROSSENT_INLINE const X* stage(const Array& array, const char* first, int64_t stride, int count, X* buffer) {
-  if (is_plain<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
+  if (is_native<X>(array, first, stride)) return reinterpret_cast<const X*>(first);
   return convert(array, first, stride, count, buffer);
 }
 

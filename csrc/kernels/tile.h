@@ -81,14 +81,14 @@ CROSSENT_INLINE void prefetch_next_across(const Problem& problem, const Array& a
 // Whether rows are long enough for their prefetches to be spread over the loads.
 template <class X>
 bool spreads_prefetch(const Problem& problem, const Array& array, char* const* rows, int count) {
-  return is_plain<X>(array, rows[0], array.class_stride) && problem.classes * static_cast<int64_t>(sizeof(X)) >= 64 &&
+  return is_native<X>(array, rows[0], array.class_stride) && problem.classes * static_cast<int64_t>(sizeof(X)) >= 64 &&
          end_to_end(problem, array, rows, count);
 }
 
 // Whether a tile's rows, side by side from `first` on, can be loaded and stored by whole vectors.
 template <class X>
 bool is_whole(const Array& array, const char* first, int rows) {
-  return rows == kTileRows<X> && is_plain<X>(array, first, sizeof(X)) &&
+  return rows == kTileRows<X> && is_native<X>(array, first, sizeof(X)) &&
          array.class_stride % static_cast<int64_t>(sizeof(X)) == 0;
 }
 
@@ -135,7 +135,7 @@ Seen<X> load_rows(const Problem& problem, const RowGroup& group, V<Bits<X>> targ
   for (int i = 0; i < W; ++i) rows[i] = reinterpret_cast<const X*>(from[at + i]);
   for (int i = tile.rows - at > 0 ? tile.rows - at : 0; i < W; ++i) rows[i] = reinterpret_cast<const X*>(from[0]);
   for (int i = 0; i < W; ++i) addresses |= reinterpret_cast<uintptr_t>(rows[i]);
-  const bool direct = is_plain<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride);
+  const bool direct = is_native<X>(array, reinterpret_cast<const char*>(addresses), array.class_stride);
   for (int i = 0; !direct && i < W; ++i) {
     rows[i] = convert(array, reinterpret_cast<const char*>(rows[i]), array.class_stride, classes, buffers[i]);
   }
@@ -198,6 +198,14 @@ CROSSENT_INLINE void prefetch_gradient(const Problem& problem, const RowGroup& g
   }
 }
 
+// One number of every row, side by side in memory.
+template <class X>
+CROSSENT_INLINE void store_across(const Array& array, char* to, int count, bool whole, const X* numbers) {
+  if (!whole) return unstage(array, to, size_of(array.type), count, numbers);
+  store(reinterpret_cast<X*>(to), load(numbers));
+  store(reinterpret_cast<X*>(to) + kLanes<X>, load(numbers + kLanes<X>));
+}
+
 template <class X>
 void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& tile) {
   constexpr int W = kLanes<X>;
@@ -207,19 +215,13 @@ void store_tile(const Problem& problem, const RowGroup& group, const Tile<X>& ti
   if (side_by_side(group, rows, count, array.type)) {
     const bool whole = is_whole<X>(array, rows[0], count);
     for (int k = 0; k < classes; ++k) {
-      char* const to = rows[0] + k * array.class_stride;
-      if (whole) {
-        store(reinterpret_cast<X*>(to), load(tile.classes[k]));
-        store(reinterpret_cast<X*>(to) + W, load(tile.classes[k] + W));
-      } else {
-        unstage(array, to, size_of(array.type), count, tile.classes[k]);
-      }
+      store_across(array, rows[0] + k * array.class_stride, count, whole, tile.classes[k]);
     }
     return;
   }
   if (rows[0] != group.logits[tile.first]) prefetch_next<1>(problem, array, rows, count);
   alignas(64) X buffers[W][kShortRow];
-  const bool direct = is_plain<X>(array, rows[0], array.class_stride);
+  const bool direct = is_native<X>(array, rows[0], array.class_stride);
   for (int at = 0; at < count; at += W) {
     const int here = count - at < W ? count - at : W;
     for (int k = 0; k < classes; k += W) {

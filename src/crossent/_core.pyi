@@ -124,16 +124,3 @@ def standings(
     surely_right: float,  # rows of a smaller loss are not looked at: rank 1, answered right
 ) -> None:
     """What an evaluation asks of each row. p - y is never held for more than a few rows."""
-
-# What this machine can do at most, on all threads; buffers are contiguous, of any type.
-def limit_read(buffer: Array) -> int:
-    """Reads every byte once; returns a number that depends on all of them."""
-
-def limit_scale(buffer: Array, factor: float, doubles: bool) -> None:
-    """Multiplies float32 numbers, or float64 where `doubles`, in place."""
-
-def limit_fill(buffer: Array) -> None:
-    """Writes every byte: float32 ones."""
-
-def limit_exp(count: int, doubles: bool) -> float:
-    """The sum of `count` exponentials of numbers in L1: evenly spaced blocks on [-16, 0]."""

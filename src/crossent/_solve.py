@@ -50,9 +50,15 @@ def solve(
     axis: int,
     targets: Array | None = None,
     *,
+    weight: Array | None = None,
+    grad_loss: float | Array | None = None,
     vector: Array | None = None,
+    loss: Array | None = None,
     grad: Array | None = None,
-    **operands: Any,
+    lse: Array | None = None,
+    entropy: Array | None = None,
+    argmax: Array | None = None,
+    divisor: float | None = None,
 ) -> _core.Outcome:
     """One problem for the core; operands: the others of `_core.solve`.
 
@@ -61,8 +67,9 @@ def solve(
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     outcome = _core.solve(
-        output, options, axis, operand(logits), operand(targets),
-        vector=operand(vector), grad=operand(grad), **operands,
+        output, options, axis, operand(logits), operand(targets), weight=weight,
+        grad_loss=grad_loss, vector=operand(vector), loss=loss, grad=operand(grad), lse=lse,
+        entropy=entropy, argmax=argmax, divisor=divisor,
     )  # fmt: skip
     if outcome.bad_row >= 0:
         assert targets is not None

@@ -19,7 +19,23 @@ from crossent import _outputs as outputs
 from crossent._core import Output, Verdict
 from crossent._solve import Array, judge, mean, solve
 from crossent.loss import Loss, Losses, TokenScores
-from crossent.options import Given, Options, Reduction, WhenEmpty
+from crossent.options import Given, Options, Reduced, Reduction, WhenEmpty
+
+
+class Others(Given, total=False):
+    """What `linear_cross_entropy` takes beside its arrays and reduction, for its overloads."""
+
+    linear_bias: ArrayLike | None
+    weight: ArrayLike | None
+
+
+class ForGrad(Others, total=False):
+    """The same of `linear_cross_entropy_and_grad`."""
+
+    grad_loss: ArrayLike | None
+    wrt: Sequence[str] | str | None
+    out: LinearGradients | None
+    accumulate: bool
 
 
 class LinearGradients(NamedTuple):
@@ -127,10 +143,8 @@ def linear_cross_entropy(
     linear_weight: ArrayLike,
     targets: ArrayLike,
     *,
-    linear_bias: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
     reduction: Literal["none"],
-    **options: Unpack[Given],
+    **given: Unpack[Others],
 ) -> Losses: ...
 @overload
 def linear_cross_entropy(
@@ -138,10 +152,8 @@ def linear_cross_entropy(
     linear_weight: ArrayLike,
     targets: ArrayLike,
     *,
-    linear_bias: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    reduction: Literal["sum", "mean"] = "mean",
-    **options: Unpack[Given],
+    reduction: Reduced = "mean",
+    **given: Unpack[Others],
 ) -> Loss: ...
 def linear_cross_entropy(
     inputs: ArrayLike,
@@ -172,8 +184,7 @@ def linear_cross_entropy(
         linear_weight: (V, D), of the inputs' dtype.
         targets: class indices, of the inputs' shape without D; or distributions, with V for D.
         linear_bias: (V,), of the inputs' dtype; None: none.
-        weight, ignore_index, reduction, label_smoothing, z_loss, softcap, logit_scale, normalizer,
-            when_empty: as for `cross_entropy`. Rows that are ignored are not multiplied.
+        weight and options: as for `cross_entropy`. Rows that are ignored are not multiplied.
 
     Returns:
         The loss as from `cross_entropy`. Products and logits are float64 for float64 inputs, else
@@ -200,14 +211,8 @@ def linear_cross_entropy_and_grad(
     linear_weight: ArrayLike,
     targets: ArrayLike,
     *,
-    linear_bias: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
     reduction: Literal["none"],
-    grad_loss: ArrayLike | None = None,
-    wrt: Sequence[str] | str | None = None,
-    out: LinearGradients | None = None,
-    accumulate: bool = False,
-    **options: Unpack[Given],
+    **given: Unpack[ForGrad],
 ) -> tuple[Losses, LinearGradients]: ...
 @overload
 def linear_cross_entropy_and_grad(
@@ -215,14 +220,8 @@ def linear_cross_entropy_and_grad(
     linear_weight: ArrayLike,
     targets: ArrayLike,
     *,
-    linear_bias: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    reduction: Literal["sum", "mean"] = "mean",
-    grad_loss: ArrayLike | None = None,
-    wrt: Sequence[str] | str | None = None,
-    out: LinearGradients | None = None,
-    accumulate: bool = False,
-    **options: Unpack[Given],
+    reduction: Reduced = "mean",
+    **given: Unpack[ForGrad],
 ) -> tuple[Loss, LinearGradients]: ...
 def linear_cross_entropy_and_grad(
     inputs: ArrayLike,

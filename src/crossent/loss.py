@@ -17,10 +17,24 @@ from crossent import _outputs as outputs
 from crossent import options
 from crossent._core import Output
 from crossent._solve import Array, solve
-from crossent.options import Given, Reduction, WhenEmpty
+from crossent.options import Given, Reduced, Reduction, WhenEmpty
 
 Loss = np.floating[Any]
 Losses = NDArray[np.floating[Any]]
+
+
+class Others(Given, total=False):
+    """What `cross_entropy` takes beside logits, targets and reduction, for its overloads."""
+
+    weight: ArrayLike | None
+    axis: int
+
+
+class ForGrad(Others, total=False):
+    """The same of `cross_entropy_and_grad`."""
+
+    grad_loss: ArrayLike | None
+    out: Array | None
 
 
 class TokenScores(NamedTuple):
@@ -66,23 +80,11 @@ def _solve(
 
 @overload
 def cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    weight: ArrayLike | None = None,
-    reduction: Literal["none"],
-    axis: int = -1,
-    **options: Unpack[Given],
+    logits: ArrayLike, targets: ArrayLike, *, reduction: Literal["none"], **given: Unpack[Others]
 ) -> Losses: ...
 @overload
 def cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    weight: ArrayLike | None = None,
-    reduction: Literal["sum", "mean"] = "mean",
-    axis: int = -1,
-    **options: Unpack[Given],
+    logits: ArrayLike, targets: ArrayLike, *, reduction: Reduced = "mean", **given: Unpack[Others]
 ) -> Loss: ...
 def cross_entropy(
     logits: ArrayLike,
@@ -157,27 +159,11 @@ def cross_entropy(
 
 @overload
 def cross_entropy_and_grad(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    weight: ArrayLike | None = None,
-    reduction: Literal["none"],
-    axis: int = -1,
-    grad_loss: ArrayLike | None = None,
-    out: Array | None = None,
-    **options: Unpack[Given],
+    logits: ArrayLike, targets: ArrayLike, *, reduction: Literal["none"], **given: Unpack[ForGrad]
 ) -> tuple[Losses, Array]: ...
 @overload
 def cross_entropy_and_grad(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    weight: ArrayLike | None = None,
-    reduction: Literal["sum", "mean"] = "mean",
-    axis: int = -1,
-    grad_loss: ArrayLike | None = None,
-    out: Array | None = None,
-    **options: Unpack[Given],
+    logits: ArrayLike, targets: ArrayLike, *, reduction: Reduced = "mean", **given: Unpack[ForGrad]
 ) -> tuple[Loss, Array]: ...
 def cross_entropy_and_grad(
     logits: ArrayLike,
@@ -205,8 +191,7 @@ def cross_entropy_and_grad(
     so that plainly, under "mean", the gradient is (softmax(logits) - one_hot(targets)) / N.
 
     Args:
-        logits, targets, weight, ignore_index, reduction, label_smoothing, z_loss, softcap,
-            logit_scale, normalizer, when_empty, axis: as for `cross_entropy`.
+        logits, targets, weight, axis and options: as for `cross_entropy`.
         grad_loss: the incoming gradient, a number, or one a row under "none"; None: 1.
         out: where the gradient is written: the logits themselves (in place) or an array of their
             shape and dtype that shares no memory with an input; None: fresh memory, laid out as

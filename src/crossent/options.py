@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 Reduction = Literal["none", "sum", "mean"]
+Reduced = Literal["sum", "mean"]  # to one number
 WhenEmpty = Literal["nan", "zero", "raise"]
 
 

@@ -26,6 +26,25 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
+def loss_and_gradient(A: ArrayLike, Y: ArrayLike) -> tuple[np.float64, Array]:
+    """The mean loss of logits A (N, C) against rows Y of probabilities, and its gradient by A.
+
+    This is all of it, without options and for logits whose losses are not tiny. The rest of this
+    module says the same with every option, and so that nothing cancels.
+
+    >>> loss, grad = loss_and_gradient([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]], [[0, 1, 0], [1, 0, 0]])
+    >>> print("%.3f" % loss, grad[0].round(3))
+    2.019 [ 0.33  -0.379  0.049]
+    """
+    a, y = np.asarray(A, np.float64), np.asarray(Y, np.float64)
+    shifted = a - a.max(axis=1, keepdims=True)
+    sum_exp = np.exp(shifted).sum(axis=1, keepdims=True)
+    log_p = shifted - np.log(sum_exp)
+    loss = -(y * log_p).sum(axis=1).mean()
+    p = np.exp(shifted) / sum_exp
+    return loss, (p - y) / len(a)
+
+
 class Options(NamedTuple):
     """The options of every loss here: names, defaults, meanings."""
 
@@ -155,7 +174,7 @@ def _scale_and_cap(a: Array, o: Options) -> tuple[Array, Array, Array]:
     return o.softcap * tanh, s, -2 * o.logit_scale / o.softcap * tanh * s
 
 
-class _Rows(NamedTuple):
+class _Terms(NamedTuple):
     """The symbols of the module's docstring for every row; class axis last."""
 
     p: Array
@@ -168,7 +187,7 @@ class _Rows(NamedTuple):
     divisor: float  # of the mean, else 1
 
 
-def _rows(logits: ArrayLike, targets: ArrayLike, o: Options) -> _Rows:
+def _terms(logits: ArrayLike, targets: ArrayLike, o: Options) -> _Terms:
     a = _class_last(logits, o.axis)
     u, s, ds = _scale_and_cap(a, o)
     p, others, nll, lse = _softmax(u)
@@ -183,14 +202,14 @@ def _rows(logits: ArrayLike, targets: ArrayLike, o: Options) -> _Rows:
     divisor = (o.normalizer or float(counts.sum(where=kept))) if o.reduction == "mean" else 1.0
     if divisor == 0 and o.when_empty == "raise":
         raise ValueError('targets: no row counts in the mean, and when_empty is "raise"')
-    return _Rows(p, s, ds, d, total, loss, kept, divisor)
+    return _Terms(p, s, ds, d, total, loss, kept, divisor)
 
 
-def _pull_back(rows: _Rows, row_grads: Array, grad_loss: ArrayLike | None, axis: int) -> Array:
+def _pull_back(terms: _Terms, row_grads: Array, grad_loss: ArrayLike | None, axis: int) -> Array:
     """grad_loss / divisor times each row's gradient; exactly 0 where no loss comes from the row."""
-    counts = (rows.kept & (rows.divisor != 0))[..., None]
-    grad_loss = np.broadcast_to(1.0 if grad_loss is None else grad_loss, rows.kept.shape)
-    factor = grad_loss[..., None] / np.float64(rows.divisor)
+    counts = (terms.kept & (terms.divisor != 0))[..., None]
+    grad_loss = np.broadcast_to(1.0 if grad_loss is None else grad_loss, terms.kept.shape)
+    factor = grad_loss[..., None] / np.float64(terms.divisor)
     return np.moveaxis(np.where(counts, factor * row_grads, 0.0), -1, axis)
 
 
@@ -204,12 +223,12 @@ def cross_entropy_and_grad(
     array([[ 0.659, -0.758,  0.099]])
     """
     o = Options(**options)
-    rows = _rows(logits, targets, o)
-    grad = _pull_back(rows, rows.s * rows.d, grad_loss, o.axis)
+    terms = _terms(logits, targets, o)
+    grad = _pull_back(terms, terms.s * terms.d, grad_loss, o.axis)
     if o.reduction == "none":
-        return rows.loss, grad
+        return terms.loss, grad
     empty = np.float64(0.0 if o.when_empty == "zero" else np.nan)
-    return rows.loss.sum() / rows.divisor if rows.divisor else empty, grad
+    return terms.loss.sum() / terms.divisor if terms.divisor else empty, grad
 
 
 def cross_entropy(logits: ArrayLike, targets: ArrayLike, **options: Any) -> Any:
@@ -233,11 +252,11 @@ def cross_entropy_hvp(logits: ArrayLike, targets: ArrayLike, v: ArrayLike, **opt
     [0.25, -0.25]
     """
     o = Options(**options)
-    p, s, ds, d, total, *_ = rows = _rows(logits, targets, o)
+    p, s, ds, d, total, *_ = terms = _terms(logits, targets, o)
     v = _class_last(v, o.axis)
     p_sv = (p * s * v).sum(-1, keepdims=True)
     hvp_u = total * p * (s * v - p_sv) + 2 * o.z_loss * p * p_sv
-    return _pull_back(rows, s * hvp_u + d * ds * v, None, o.axis)
+    return _pull_back(terms, s * hvp_u + d * ds * v, None, o.axis)
 
 
 @np.errstate(all="ignore")
@@ -247,7 +266,7 @@ def hessian(logits: ArrayLike, target: ArrayLike, **options: Any) -> Array:
     >>> hessian([0.0, 0.0], 0).tolist()
     [[0.25, -0.25], [-0.25, 0.25]]
     """
-    p, s, ds, d, total, *_ = _rows(logits, target, o := Options(**options))
+    p, s, ds, d, total, *_ = _terms(logits, target, o := Options(**options))
     hessian_u = total * (np.diag(p) - np.outer(p, p)) + 2 * o.z_loss * np.outer(p, p)
     return np.outer(s, s) * hessian_u + np.diag(d * ds)
 

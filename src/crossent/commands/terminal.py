@@ -86,7 +86,7 @@ def check_picture_path(path: Path, option: str) -> None:
 @contextmanager
 def progress(
     description: str, total: int, *, in_bytes: bool = False
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Callable[[float], None]]:
     """A progress bar on standard error; yields ``advance(steps)``. Draws nothing off a terminal.
 
     Steps that are bytes are shown with their rate and the time left.

@@ -3,15 +3,13 @@
 The truth is computed in extended precision (np.longdouble). N rows, C classes.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossent.commands.bench.contender import Contender, Rows
-from crossent.commands.bench.data import SEED, as_stored, from_stored
-
-Array = NDArray[Any]
+from crossent.commands.bench.cases import SEED, Array, as_stored, from_stored
+from crossent.commands.bench.contender import Contender
 
 
 class Regime(NamedTuple):
@@ -39,7 +37,8 @@ _PRECISION = {  # bits, and the least exponent of a normal number
 }
 
 
-class Errors(NamedTuple):
+@dataclass(frozen=True)
+class Errors:
     """The largest errors of a contender in one regime; nan where a result is nan."""
 
     loss_ulp: float
@@ -98,9 +97,9 @@ def largest_errors(got: Array, dtype: str, true: Array) -> tuple[float, float]:
 def errors_of(contender: Contender, regime: Regime, dtype: str) -> Errors:
     """A contender's largest errors in a regime; its logits have the type."""
     logits, targets = make_logits(regime, dtype)
-    rows: Rows = contender.rows(logits, targets, dtype)
+    rows = contender.rows(logits, targets, dtype)
     losses, grad = truth(logits, targets)
     return Errors(
         *largest_errors(rows.losses, rows.losses_dtype, losses),
-        *largest_errors(rows.grad, rows.grad_dtype, grad),
+        *largest_errors(from_stored(rows.grad), dtype, grad),
     )

@@ -1,74 +1,75 @@
 """A report as a picture: a line a contender, a dot at its median, a bar where the machine ends."""
 
-import math
-from pathlib import Path
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from crossent.commands.bench import text
 from crossent.commands.bench.cases import GRADIENTS, LOSS
 from crossent.commands.bench.report import CaseResult, Report, Timing
 
-# Inches: the page, a contender's line, what stands around a panel, and where its names end.
+# Inches: the page, a contender's line, what stands above and below a panel, and where names end.
 WIDTH, LINE, HEAD, FOOT, TOP = 12.0, 0.23, 0.5, 0.5, 0.95
 NAMES, GAP, EDGE = 2.3, 2.45, 0.3
+PANEL = (WIDTH - NAMES - GAP - EDGE) / 2
 
 OURS, PEERS, LIMIT = "#1b6ca8", "#7d838c", "#c2410c"
 INK, FAINT, GRID = "#22262b", "#6b7280", "#e5e7eb"
 
+COLUMNS = {"loss": (LOSS,), "loss + gradient": GRADIENTS}
 FORMS = {"fresh": ", fresh", "out": ", out=", "in_place": ", in place"}
 Line = tuple[str, Timing, bool]  # label, figures, whether it is ours
 
 
-def save_chart(report: Report, path: Path) -> None:
-    """Write ``chart`` to a .png, .svg or .pdf file."""
-    chart(report).savefig(path)
-
-
 def chart(report: Report) -> Figure:
     """Every case, the loss on the left, loss and gradient on the right, on one scale."""
-    rows = [
-        (result, [lines(report, result, tasks) for tasks in ((LOSS,), GRADIENTS)])
-        for result in report.cases
-    ]
-    inches = [LINE * max(1, *(len(found) for found in both)) for _, both in rows]
+    rows = [[lines(report, result, tasks) for tasks in COLUMNS.values()] for result in report.cases]
+    inches = [LINE * max(1, *map(len, columns)) for columns in rows]
     height = TOP + sum(inches) + len(rows) * (HEAD + FOOT)
     figure = Figure(figsize=(WIDTH, height), dpi=130, facecolor="white")
     write_head(figure, report)
-    width = (WIDTH - NAMES - GAP - EDGE) / 2
-    top = TOP
-    for (result, both), room in zip(rows, inches, strict=True):
-        write(figure, EDGE, top + 0.25, f"{result.case.title}, {result.case.dtype}", weight="bold")
-        scale = time_scale(result, [line for found in both for line in found])
-        for column, found in enumerate(both):
-            left = NAMES + column * (width + GAP)
-            tall = LINE * max(1, len(found))
-            bottom = 1 - (top + HEAD + tall) / height
-            axes = figure.add_axes((left / WIDTH, bottom, width / WIDTH, tall / height))
-            axes.set_title(("loss", "loss + gradient")[column], loc="left", fontsize=9, color=FAINT)
+    if not rows:
+        return figure
+    panels = figure.subplots(
+        len(rows), len(COLUMNS), squeeze=False, height_ratios=inches,
+        gridspec_kw={
+            "left": NAMES / WIDTH, "right": 1 - EDGE / WIDTH, "wspace": GAP / PANEL,
+            "top": 1 - (TOP + HEAD) / height, "bottom": FOOT / height,
+            "hspace": (HEAD + FOOT) * len(rows) / sum(inches),
+        },
+    )  # fmt: skip
+    for result, columns, pair in zip(report.cases, rows, panels, strict=True):
+        top = (1 - pair[0].get_position().y1) * height - 0.25
+        write(figure, top, f"{result.case.title}, {result.case.dtype}", 11, weight="bold")
+        scale = time_scale(result, [line for found in columns for line in found])
+        for axes, title, found in zip(pair, COLUMNS, columns, strict=True):
+            axes.set_title(title, loc="left", fontsize=9, color=FAINT)
+            axes.set_ylim(max(1, *map(len, columns)) - 0.5, -0.5)
             draw_panel(axes, result, found, scale)
-        top += HEAD + room + FOOT
     return figure
 
 
 def write_head(figure: Figure, report: Report) -> None:
     """What is shown, and on what it was measured."""
     settings = report.settings
-    machine = f"{text.processor_line(settings)}; {settings['threads']} threads; {settings['isa']}"
-    write(figure, EDGE, 0.4, "Softmax cross-entropy: time of a call", size=16, weight="bold")
-    write(
-        figure, EDGE, 0.68,
-        f"{machine}. Dot: median, line: quartiles, bar: what the machine needs at least. "
-        "Logarithmic scale.",
-        size=9, color=FAINT,
-    )  # fmt: skip
+    machine = f"{text.processor_line(settings)}; {settings.threads} threads; {settings.isa}"
+    legend = "Dot: median, line: quartiles, bar: what the machine needs at least."
+    write(figure, 0.4, "Softmax cross-entropy: time of a call", 16, weight="bold")
+    write(figure, 0.68, f"{machine}. {legend} Logarithmic scale.", 9, color=FAINT)
+
+
+def write(
+    figure: Figure, baseline: float, words: str, size: int, weight: str = "normal", color: str = INK
+) -> None:
+    """Text at the left edge, so many inches from the top."""
+    place = EDGE / WIDTH, 1 - baseline / figure.get_figheight()
+    figure.text(*place, words, fontsize=size, weight=weight, color=color)
 
 
 def lines(report: Report, result: CaseResult, tasks: tuple[str, ...]) -> list[Line]:
     """Ours first, then the peers, each in the forms that it has."""
     found = []
-    for participant in report.participants:
+    for participant in report.contenders:
         timings = [t for task in tasks if (t := result.find(participant.name, task))]
         for timing in timings:
             form = FORMS.get(timing.task, "") if len(timings) > 1 else ""
@@ -93,7 +94,6 @@ def draw_panel(
     """The contenders of one column from top to bottom."""
     axes.set_xscale("log")
     axes.set_xlim(*scale)
-    axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
     for place, (_, timing, ours) in enumerate(found):
         color = OURS if ours else PEERS
         axes.plot([scale[0], timing.median], [place] * 2, color=GRID, linewidth=3, zorder=1)
@@ -109,37 +109,10 @@ def draw_panel(
             ends = [place - 0.4, place + 0.4]
             axes.plot([limit.median] * 2, ends, color=LIMIT, linewidth=2, zorder=4)
     axes.set_yticks(range(len(found)), [label for label, _, _ in found])
-    powers = range(math.ceil(math.log10(scale[0])), math.floor(math.log10(scale[1])) + 1)
-    axes.set_xticks([10.0**power for power in powers], [tick(power) for power in powers])
+    axes.xaxis.set_major_locator(LogLocator(numticks=99))
+    axes.xaxis.set_major_formatter(EngFormatter("s"))
     axes.minorticks_off()
     axes.grid(axis="x", color=GRID, linewidth=0.7, zorder=0)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, labelcolor=INK)
     axes.tick_params(axis="x", labelcolor=FAINT, labelsize=7, pad=1)
-
-
-def tick(power: int) -> str:
-    """A power of ten in seconds.
-
-    >>> tick(-3), tick(-5), tick(1)
-    ('1 ms', '10 µs', '10 s')
-    """
-    unit = min(0, math.floor(power / 3) * 3)
-    return f"{10 ** (power - unit)} " + {0: "s", -3: "ms", -6: "µs", -9: "ns"}[unit]
-
-
-def write(
-    figure: Figure,
-    left: float,
-    baseline: float,
-    words: str,
-    *,
-    size: float = 11.0,
-    weight: str = "normal",
-    color: str = INK,
-) -> None:
-    """Text at a position in inches from the top left corner."""
-    width, height = figure.get_size_inches()
-    figure.text(
-        left / width, 1 - baseline / height, words, fontsize=size, weight=weight, color=color
-    )

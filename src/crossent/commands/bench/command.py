@@ -1,28 +1,20 @@
 """The ``crossent bench`` command: makes a plan of what was asked for, runs it, shows the report."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
-from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.report import Report
-from crossent.commands.bench.run import Plan, run_bench
+from crossent.commands.bench.run import run_bench
 from crossent.commands.info import usable_cpus
-from crossent.commands.terminal import (
-    DataError,
-    UsageError,
-    check_picture_path,
-    print_json,
-    progress,
-)
+from crossent.commands.terminal import DataError, UsageError, check_picture_path, print_json
 
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
-Item = TypeVar("Item")
+MOST_BYTES = 64 << 20  # of a saved run: a thousand rounds of everything are half of that
 
 
 @dataclass(frozen=True)
@@ -52,12 +44,10 @@ def bench_command(
         raise UsageError("--from shows what was measured then: leave out what chooses a new run")
     if plot is not None:
         check_picture_path(plot, "--plot")
-        from crossent.commands.bench.chart import (
-            save_chart,  # before the work: matplotlib may be missing
-        )
-    report = measure(make_plan(request)) if saved is None else read_report(saved)
+        from crossent.commands.bench.chart import chart  # now, as matplotlib may be missing
+    report = measure(request) if saved is None else read_report(saved)
     if plot is not None:
-        save_chart(report, plot)
+        chart(report).savefig(plot)
     if as_json:
         print_json(report.as_dict())
     elif as_markdown:
@@ -70,25 +60,23 @@ def bench_command(
         print_report(report)
 
 
-def measure(plan: Plan) -> Report:
-    """Run a plan behind a progress bar."""
-    with progress("measuring", plan.steps) as advance:
-        return run_bench(plan, advance)
-
-
 def read_report(path: Path) -> Report:
     """A report that ``--json`` wrote."""
+    with path.open("rb") as file:
+        found = file.read(MOST_BYTES + 1)
     try:
-        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if len(found) > MOST_BYTES:
+            raise ValueError(f"longer than {MOST_BYTES >> 20} MiB")
+        return Report.from_dict(json.loads(found.decode()))
+    except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: not a run that this version saved ({error!r}); make one: "
+            f"{path}: not a run that this version saved ({str(error)[:200]}); make one: "
             f"crossent bench --json > {path}"
         ) from None
 
 
-def make_plan(request: Request) -> Plan:
-    """The plan, or UsageError that says what there is to choose from."""
+def measure(request: Request) -> Report:
+    """What was asked for, measured; or UsageError that says what there is to choose from."""
     threads = usable_cpus() if request.threads is None else request.threads
     if not 1 <= threads <= usable_cpus():
         raise UsageError(f"--threads {request.threads}: this process may use {usable_cpus()} CPUs")
@@ -96,48 +84,37 @@ def make_plan(request: Request) -> Plan:
     rounds = usual_rounds if request.rounds is None else request.rounds
     if rounds < 1:
         raise UsageError(f"--rounds {rounds}: at least 1 is needed")
-    shapes = chosen(
-        "--shapes", request.shapes, SHAPES, QUICK_SHAPES if request.quick else SHAPES, parse_shape
-    )
-    dtypes = chosen("--dtypes", request.dtypes, DTYPES, DTYPES[:1], parse_dtype)
-    everyone = CONTENDERS.values()
-    usual = [c.name for c in everyone if not (request.quick and c.compiles)]
-    contenders = chosen("--contenders", request.contenders, CONTENDERS, usual, parse_contender)
-    cases = tuple(Case(shape, dtype, axis) for dtype in dtypes for shape, axis in shapes)
-    return Plan(cases, tuple(contenders), threads, rounds)
+    usual_shapes = QUICK_SHAPES if request.quick else SHAPES
+    usual = [c.name for c in CONTENDERS.values() if not (request.quick and c.compiles)]
+    shapes = chosen("--shapes", request.shapes, usual_shapes, SHAPES)
+    dtypes = chosen("--dtypes", request.dtypes, DTYPES[:1], DTYPES)
+    names = chosen("--contenders", request.contenders, usual, CONTENDERS)
+    check_known("--dtypes", dtypes, DTYPES)
+    check_known("--contenders", names, CONTENDERS)
+    try:
+        parsed = dict.fromkeys(parse_shape(shape) for shape in shapes)
+        cases = [Case(shape, dtype, axis) for dtype in dtypes for shape, axis in parsed]
+    except ValueError as error:
+        raise UsageError(f"--shapes: {error}") from None
+    return run_bench(cases, [CONTENDERS[name] for name in names], threads, rounds)
 
 
 def chosen(
-    option: str,
-    text: str | None,
-    everything: Iterable[str],
-    default: Iterable[str],
-    parse: Callable[[str], Item],
-) -> list[Item]:
-    """The items of a list with commas, each once, in the order given."""
+    option: str, text: str | None, usual: Sequence[str], everything: Collection[str]
+) -> list[str]:
+    """The words of a list with commas, each once, in the order given."""
     if text is None:
-        words = list(default)
-    elif text == ALL:
-        words = list(everything)
-    else:
-        words = [word.strip() for word in text.split(",") if word.strip()]
+        return list(usual)
+    if text == ALL:
+        return list(everything)
+    words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UsageError(f"{option}: an empty list; leave it out for the default")
-    try:
-        return list(dict.fromkeys(parse(word) for word in words))
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return list(dict.fromkeys(words))
 
 
-def parse_dtype(word: str) -> str:
-    """A type's name."""
-    if word not in DTYPES:
-        raise ValueError(f"{word!r} is none of {', '.join(DTYPES)}")
-    return word
-
-
-def parse_contender(word: str) -> type[Contender]:
-    """A contender by name."""
-    if word not in CONTENDERS:
-        raise ValueError(f"{word!r} is none of {', '.join(CONTENDERS)}")
-    return CONTENDERS[word]
+def check_known(option: str, words: list[str], names: Collection[str]) -> None:
+    """Raise UsageError where a word is none of the names."""
+    for word in words:
+        if word not in names:
+            raise UsageError(f"{option}: {word!r} is none of {', '.join(names)}")

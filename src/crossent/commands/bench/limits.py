@@ -10,19 +10,15 @@ The loops are native, on all threads, and frozen: a better kernel does not move 
 """
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
-from crossent import _core
-from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, Case
-from crossent.commands.bench.contender import Contender, Rows
-
-Array = NDArray[Any]
+from crossent.commands.bench import _limits
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, Array, Case
+from crossent.commands.bench.contender import Calls, Contender, Rows
 
 READ, SCALE, FILL, FILL_SMALL, EXP = "read", "scale", "fill", "fill_small", "exp"
 LIMITS = (READ, SCALE, FILL, FILL_SMALL, EXP)
@@ -33,6 +29,7 @@ BOUNDS = {
     OUT: (SCALE, EXP),
     IN_PLACE: (SCALE, EXP),
 }
+PAGES = {FILL: "MADV_HUGEPAGE", FILL_SMALL: "MADV_NOHUGEPAGE"}  # how the system is advised
 
 
 def fresh_memory(size: int, advice: str) -> mmap.mmap:
@@ -46,45 +43,33 @@ def fresh_memory(size: int, advice: str) -> mmap.mmap:
 
 
 class MachineLimits(Contender):
-    """Five bare loops."""
+    """Five bare loops, of the instruction set that crossent uses."""
 
     name, title = "limits", "the machine's limits"
     tasks = LIMITS
     held, most_held = 1, 2
 
-    def start(self, threads: int) -> None:
-        crossent.set_num_threads(threads)
+    def start(self, threads: int) -> int:
+        _limits.set_num_threads(threads)
+        return threads
 
-    def threads(self) -> int:
-        return crossent.get_num_threads()
-
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
-        self.logits = np.array(arrays["logits"])
-        self.case = case
-        self.fresh: dict[str, mmap.mmap] = {}
-        for task in (FILL, FILL_SMALL):
-            self.restore(task)
-
-    def call(self, task: str) -> Callable[[], Any]:
-        logits, doubles = self.logits, self.case.dtype == "float64"
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        loops, doubles = _limits.limits_of(crossent.isa()), case.dtype == "float64"
+        logits = np.array(arrays["logits"])
+        self.bytes = case.bytes
+        fresh = self.fresh = {task: fresh_memory(case.bytes, PAGES[task]) for task in PAGES}
         return {
-            READ: lambda: self.silent(_core.limit_read(logits)),
-            SCALE: lambda: _core.limit_scale(logits, 1.0, doubles),
-            FILL: lambda: _core.limit_fill(self.fresh[FILL]),
-            FILL_SMALL: lambda: _core.limit_fill(self.fresh[FILL_SMALL]),
-            EXP: lambda: self.silent(_core.limit_exp(self.case.elements, doubles)),
-        }[task]
-
-    @staticmethod
-    def silent(_: float) -> None:
-        """Takes a result that is no loss."""
+            READ: lambda: (None, loops.read(logits)),
+            SCALE: lambda: loops.scale(logits, 1.0, doubles),
+            FILL: lambda: loops.fill(fresh[FILL]),
+            FILL_SMALL: lambda: loops.fill(fresh[FILL_SMALL]),
+            EXP: lambda: (None, loops.exp(case.elements, doubles)),
+        }
 
     def restore(self, task: str) -> None:
-        advice = {FILL: "MADV_HUGEPAGE", FILL_SMALL: "MADV_NOHUGEPAGE"}.get(task)
-        if advice:
-            if task in self.fresh:
-                self.fresh.pop(task).close()
-            self.fresh[task] = fresh_memory(self.case.bytes, advice)
+        if task in PAGES:
+            self.fresh.pop(task).close()
+            self.fresh[task] = fresh_memory(self.bytes, PAGES[task])
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
         raise NotImplementedError("limits have no loss")

@@ -5,24 +5,26 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from crossent.commands.bench.contender import Contender
 
 # A turn repeats a call for at least so long and so often, unless that takes longer than the last.
 TURN_SECONDS, TURN_CALLS, LONG_TURN_SECONDS = 0.02, 5, 0.2
 
+Call = Callable[[], Any]  # gives the loss, or a tuple that begins with it
+
 
 class Turn(NamedTuple):
-    """One turn: the median of its calls, their number, and the loss that the last one gave."""
+    """What was found out in a turn of some calls."""
 
-    seconds: float
-    calls: int
-    loss: float | None
+    seconds: float  # of a call: the median
+    loss: float | None  # of the last one
+    calls: int = 1
+    peak_bytes: int | None = None  # None where the system does not say: only Linux does, in /proc
 
 
-def clocked(call: Callable[[], Any]) -> tuple[float, Any]:
+def clocked(call: Call) -> tuple[float, Any]:
     """Seconds of one call, and its result."""
     start = time.perf_counter()
     result = call()
@@ -35,17 +37,17 @@ def loss_of(result: Any) -> float | None:
     return None if loss is None else float(loss)
 
 
-def timed(contender: Contender, task: str) -> tuple[float, float | None]:
+def timed(call: Call, restore: Call) -> tuple[float, float | None]:
     """Seconds of one call, and its loss. What the call left behind is then put right."""
-    seconds, result = clocked(contender.call(task))
+    seconds, result = clocked(call)
     loss = loss_of(result)
     del result
-    contender.restore(task)
+    restore()
     return seconds, loss
 
 
-def take_turn(contender: Contender, task: str) -> Turn:
-    """Calls the task once, then again and again against the clock.
+def take_turn(call: Call, restore: Call) -> Turn:
+    """Calls once, then again and again against the clock.
 
     Since its last turn other processes have used the caches, and a virtual machine may have given
     free memory back to its host: a gradient of half a gigabyte then took 1.5 s instead of 0.15.
@@ -53,21 +55,16 @@ def take_turn(contender: Contender, task: str) -> Turn:
     gc.collect()
     gc.disable()  # as timeit does
     try:
-        timed(contender, task)
+        timed(call, restore)
         samples: list[float] = []
         spent = 0.0
-        while not samples or not is_enough(spent, len(samples)):
-            seconds, loss = timed(contender, task)
+        while spent < TURN_SECONDS or (len(samples) < TURN_CALLS and spent < LONG_TURN_SECONDS):
+            seconds, loss = timed(call, restore)
             samples.append(seconds)
             spent += seconds
     finally:
         gc.enable()
-    return Turn(statistics.median(samples), len(samples), loss)
-
-
-def is_enough(spent: float, calls: int) -> bool:
-    """Whether a turn may end."""
-    return spent >= LONG_TURN_SECONDS or (spent >= TURN_SECONDS and calls >= TURN_CALLS)
+    return Turn(statistics.median(samples), loss, len(samples))
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -76,44 +73,51 @@ _RESET_PEAK = "5"  # proc_pid_clear_refs(5)
 FREEING_SECONDS = 0.05  # for libraries that free memory in a thread of their own, as XLA does
 
 
-class Peak(NamedTuple):
-    """A call's seconds, its loss, and the peak of resident memory less what was before."""
-
-    seconds: float
-    loss: float | None
-    peak_bytes: int | None  # None where the system does not say: only Linux does, in /proc
-
-
-def watch_memory(contender: Contender, task: str) -> Peak:
-    """One call and the memory that it takes beyond what is there already."""
+def watch_memory(call: Call, restore: Call) -> Turn:
+    """One call, and the peak of resident memory less what was there before."""
     give_back_freed_memory()
-    call = contender.call(task)
-    can_tell = reset_peak()
-    before = resident("VmRSS") if can_tell else 0
+    before = resident("VmRSS") if reset_peak() else None
     seconds, result = clocked(call)
-    peak = max(0, resident("VmHWM") - before) if can_tell else None
+    peak = None if before is None else max(0, resident("VmHWM") - before)
     loss = loss_of(result)
     del result
-    contender.restore(task)
-    return Peak(seconds, loss, peak)
+    restore()
+    return Turn(seconds, loss, peak_bytes=peak)
 
 
 def reset_peak() -> bool:
     """The peak counts from now on; False where the system has no such thing."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         return resident("VmHWM") > 0
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def resident(field: str) -> int:
-    """Bytes that /proc/self/status gives: VmRSS now, VmHWM at the peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name == field:
-            return int(rest.split()[0]) * 1024
-    raise ValueError(f"/proc/self/status has no {field}")
+    """Bytes that this process holds: VmRSS now, VmHWM at the peak; 0 where nobody says."""
+    return proc_bytes("self/status", field) or 0
+
+
+def proc_bytes(file: str, field: str) -> int | None:
+    """The size that a file of /proc gives, such as "123 kB"; None where it does not."""
+    value = proc_value(file, field)
+    return int(value.split()[0]) * 1024 if value else None
+
+
+def proc_value(file: str, field: str) -> str | None:
+    """What a file of /proc has behind "field:" in the first such line; None where there is none."""
+    for line in system_text(f"/proc/{file}").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return None
+
+
+def system_text(path: str) -> str:
+    """What Linux says in a file of /proc or /sys; nothing where there is no such file."""
+    with suppress(OSError):
+        return Path(path).read_text()
+    return ""
 
 
 def give_back_freed_memory() -> None:

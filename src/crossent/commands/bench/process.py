@@ -6,18 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from types import TracebackType
+from contextlib import suppress
 from typing import Any
 
 from crossent.commands.bench.contender import Contender
 
 # How libraries are told the number of threads before they are imported.
-THREAD_SETTINGS = (
-    "CROSSENT_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-)
+LIBRARIES = ("CROSSENT", "OMP", "MKL", "OPENBLAS")
+THREAD_SETTINGS = tuple(f"{library}_NUM_THREADS" for library in LIBRARIES)
 # Set or unset for each contender by the bench itself.
 HUGE_PAGES_SETTING = "THP_MEM_ALLOC_ENABLE"
 
@@ -50,18 +46,8 @@ class Worker:
             env=environment | dict(self.contender.environment),
         )
 
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process, at once."""
         self._process.kill()
         self._process.communicate()
         self._complaints.close()
@@ -73,7 +59,7 @@ class Worker:
             ContenderError: it cannot start either.
         """
         if not self.alive:
-            self._end()
+            self.close()
             self._launch()
             self.ask("start")
 
@@ -91,11 +77,9 @@ class Worker:
     def send(self, do: str, **more: Any) -> None:
         """Send a request without waiting for its answer."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # receive says why
             self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # receive says why
 
     def receive(self) -> Any:
         """The answer to the oldest request that has none."""

@@ -7,11 +7,14 @@ from typing import Any
 
 from crossent.commands.bench.accuracy import Errors
 from crossent.commands.bench.cases import FRESH, GRADIENTS, LOSS, Case
+from crossent.commands.bench.document import from_document
 from crossent.commands.bench.limits import BOUNDS
+from crossent.commands.bench.settings import Settings
 
 SCHEMA = 1
 SMALL = 1 << 15  # elements
 ALLOCATOR_KEEPS = 1 << 25  # bytes: what glibc's malloc gives back to the system at once
+SECONDS = (1e-12, 1e9)  # a call takes more and less
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Timing:
     samples: tuple[float, ...]  # seconds of a call, the median of each round's turn
     calls: int  # timed in all
     peak_bytes: int | None
+
+    def __post_init__(self) -> None:
+        least, most = SECONDS
+        if not self.samples or not all(least < seconds < most for seconds in self.samples):
+            raise ValueError("its samples are not the seconds of calls")
 
     @property
     def median(self) -> float:
@@ -62,8 +70,8 @@ class CaseResult:
     """All timings of a case."""
 
     case: Case
-    timings: tuple[Timing, ...]
     limits: tuple[Timing, ...]
+    timings: tuple[Timing, ...]
     left_out: dict[str, str]  # contenders that did not compute it, and why
     rounds: tuple[tuple[str, ...], ...]  # whose turn it was, in order; "limits": the machine's
 
@@ -107,103 +115,59 @@ class Accuracy:
 class Report:
     """A whole run."""
 
-    settings: dict[str, Any]
-    participants: tuple[Participant, ...]
+    settings: Settings
+    contenders: tuple[Participant, ...]
     cases: tuple[CaseResult, ...]
     accuracy: tuple[Accuracy, ...]
 
     def peers(self) -> list[str]:
         """The names of the contenders that are not ours."""
-        return [p.name for p in self.participants if not p.ours]
-
-    def title(self, name: str) -> str:
-        """What a contender is called in tables."""
-        return next(p.title for p in self.participants if p.name == name)
+        return [p.name for p in self.contenders if not p.ours]
 
     def ours(self) -> list[str]:
         """The names of the contenders that are ours."""
-        return [p.name for p in self.participants if p.ours]
+        return [p.name for p in self.contenders if p.ours]
+
+    def title(self, name: str) -> str:
+        """What a contender is called in tables."""
+        return next((p.title for p in self.contenders if p.name == name), name)
+
+    def of_dtype(self, dtype: str) -> list[CaseResult]:
+        """The cases of one type."""
+        return [result for result in self.cases if result.case.dtype == dtype]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, with what follows from it (medians, ratios) spelled out."""
+        document = {"schema": SCHEMA} | asdict(self)
+        for result, shown in zip(self.cases, document["cases"], strict=True):
+            shown["case"]["spelled"] = result.case.spelled
+            for kind in ("limits", "timings"):
+                for timing, entry in zip(getattr(result, kind), shown[kind], strict=True):
+                    lower, upper = timing.quartiles
+                    entry |= {"median": timing.median, "lower": lower, "upper": upper}
+            for timing, entry in zip(result.timings, shown["timings"], strict=True):
+                entry |= self._compared(result, timing)
+        return document
+
+    def _compared(self, result: CaseResult, timing: Timing) -> dict[str, Any]:
+        limit = result.limit(timing.task)
+        best = result.best(self.peers(), timing.task)
         return {
-            "schema": SCHEMA,
-            "settings": self.settings,
-            "contenders": [asdict(participant) for participant in self.participants],
-            "cases": [self._case_as_dict(result) for result in self.cases],
-            "accuracy": [
-                {
-                    "contender": accuracy.contender,
-                    "dtype": accuracy.dtype,
-                    "errors": {name: e._asdict() for name, e in accuracy.errors.items()},
-                    "failed": accuracy.failed,
-                }
-                for accuracy in self.accuracy
-            ],
-        }
-
-    def _case_as_dict(self, result: CaseResult) -> dict[str, Any]:
-        def timing_as_dict(timing: Timing) -> dict[str, Any]:
-            lower, upper = timing.quartiles
-            document = asdict(timing)
-            return document | {"median": timing.median, "lower": lower, "upper": upper}
-
-        def compared(timing: Timing) -> dict[str, Any]:
-            limit = result.limit(timing.task)
-            best = result.best(self.peers(), timing.task)
-            return timing_as_dict(timing) | {
-                "limit": limit and limit.task,
-                "of_limit": limit and limit.median / timing.median,
-                "best_peer": best and best.contender,
-                "times_best_peer": best and best.median / timing.median,
-            }
-
-        return {
-            "case": asdict(result.case) | {"spelled": result.case.spelled},
-            "limits": [timing_as_dict(timing) for timing in result.limits],
-            "timings": [compared(timing) for timing in result.timings],
-            "left_out": result.left_out,
-            "rounds": result.rounds,
+            "limit": limit and limit.task,
+            "of_limit": limit and limit.median / timing.median,
+            "best_peer": best and best.contender,
+            "times_best_peer": best and best.median / timing.median,
         }
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Report":
+    def from_dict(cls, document: Any) -> "Report":
         """The report that `as_dict` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: the document is something else.
+            ValueError: the document is something else.
         """
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {document['schema']}, not {SCHEMA}")
-        return cls(
-            settings=document["settings"],
-            participants=tuple(Participant(**entry) for entry in document["contenders"]),
-            cases=tuple(_case_from(entry) for entry in document["cases"]),
-            accuracy=tuple(_accuracy_from(entry) for entry in document["accuracy"]),
-        )
-
-
-def _timing_from(entry: dict[str, Any]) -> Timing:
-    return Timing(
-        entry["contender"], entry["task"], tuple(entry["samples"]), entry["calls"],
-        entry["peak_bytes"],
-    )  # fmt: skip
-
-
-def _case_from(entry: dict[str, Any]) -> CaseResult:
-    fields = {k: v for k, v in entry["case"].items() if k != "spelled"}
-    return CaseResult(
-        case=Case(**fields | {"shape": tuple(fields["shape"])}),
-        timings=tuple(_timing_from(timing) for timing in entry["timings"]),
-        limits=tuple(_timing_from(timing) for timing in entry["limits"]),
-        left_out=entry["left_out"],
-        rounds=tuple(tuple(names) for names in entry["rounds"]),
-    )
-
-
-def _accuracy_from(entry: dict[str, Any]) -> Accuracy:
-    errors = {
-        name: Errors(**{k: float("nan") if v is None else v for k, v in fields.items()})
-        for name, fields in entry["errors"].items()
-    }
-    return Accuracy(entry["contender"], entry["dtype"], errors, entry["failed"])
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
+        report: Report = from_document(cls, document)
+        return report

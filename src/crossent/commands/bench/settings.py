@@ -5,10 +5,11 @@ import platform
 import shlex
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import crossent
+from crossent import __version__, isa
+from crossent.commands.bench.measure import proc_bytes, proc_value, system_text
 from crossent.commands.bench.process import HUGE_PAGES_SETTING, THREAD_SETTINGS
 from crossent.commands.info import usable_cpus
 
@@ -17,27 +18,6 @@ PREFIXES = (
     "CROSSENT_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ATEN_", "TORCH", "JAX_",
     "XLA_", "THP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPY_", "PYTHONMALLOC",
 )  # fmt: skip
-
-
-def collect_settings(threads: int, rounds: int) -> dict[str, Any]:
-    """The machine, the library, the environment and how much else was going on."""
-    return {
-        "crossent": crossent.__version__,
-        "isa": crossent.isa(),
-        "threads": threads,
-        "rounds": rounds,
-        "processor": processor(),
-        "cpus": usable_cpus(),
-        "caches": caches(),
-        "memory_bytes": memory("MemTotal"),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "huge_pages": huge_pages(),
-        "python": platform.python_version(),
-        "environment": environment(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "date": time.strftime("%Y-%m-%d"),
-        "command": command(),
-    }
 
 
 def command() -> str:
@@ -57,47 +37,51 @@ def environment() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name, as the system has it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return proc_value("cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def caches() -> dict[str, str]:
     """Sizes of the data caches of the first processor: {"L1": "48K", ...}, where Linux says."""
     sizes = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            kind, level, size = (
-                (index / part).read_text().strip() for part in ("type", "level", "size")
-            )
-        except OSError:
-            continue
-        if kind != "Instruction":
+        kind, level, size = (
+            system_text(f"{index}/{part}").strip() for part in ("type", "level", "size")
+        )
+        if size and kind != "Instruction":
             sizes[f"L{level}"] = size
     return sizes
 
 
-def memory(field: str) -> int | None:
-    """Bytes that /proc/meminfo gives: MemTotal, MemAvailable; None where there is no such file."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name == field:
-                return int(rest.split()[0]) * 1024
-    except OSError:
-        pass
-    return None
-
-
 def huge_pages() -> str | None:
     """When the kernel gives transparent huge pages: always, madvise (when asked) or never."""
-    try:
-        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:
-        return None
-    return text.partition("[")[2].partition("]")[0] or None
+    choice = system_text("/sys/kernel/mm/transparent_hugepage/enabled")
+    return choice.partition("[")[2].partition("]")[0] or None
+
+
+def load_average() -> float | None:
+    """How many processes have been at work over the last minute, where the system says."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The library, what was asked for, the machine, and how much else was going on.
+
+    Whatever is not given is what it is here and now.
+    """
+
+    crossent: str = __version__
+    isa: str = field(default_factory=isa)
+    threads: int
+    rounds: int
+    processor: str = field(default_factory=processor)
+    cpus: int = field(default_factory=usable_cpus)
+    caches: dict[str, str] = field(default_factory=caches)
+    memory_bytes: int | None = field(default_factory=lambda: proc_bytes("meminfo", "MemTotal"))
+    system: str = f"{platform.system()} {platform.release()} {platform.machine()}"
+    huge_pages: str | None = field(default_factory=huge_pages)
+    python: str = platform.python_version()
+    environment: dict[str, str] = field(default_factory=environment)
+    load_average: float | None = field(default_factory=load_average)
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
+    command: str = field(default_factory=command)

@@ -1,5 +1,7 @@
 """A report as tables for people."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -8,113 +10,81 @@ from rich.text import Text
 
 from crossent.commands.bench import text
 from crossent.commands.bench.cases import TASKS
-from crossent.commands.bench.report import CaseResult, Participant, Report, Timing
+from crossent.commands.bench.report import CaseResult, Report
 
 WIDTH = 120  # off a terminal
 BEST = "*"
+COLUMNS = ("loss", "+ gradient,\nfresh", "+ gradient,\nout=", "+ gradient,\nin place")
+MEMORY_COLUMN = "extra MiB,\nin this order"
 
 
 def print_report(report: Report) -> None:
-    """The whole report on standard output."""
-    console = Console()
+    """Settings, a table a case, the accuracy, and what the figures mean, on standard output."""
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        console = Console(width=WIDTH)
-    console.print(report_tables(report), highlight=False)
-
-
-def report_tables(report: Report) -> RenderableType:
-    """Settings, a table a case, the accuracy, and what the figures mean."""
-    parts: list[RenderableType] = [facts("crossent bench", text.setting_lines(report))]
-    contenders = [(p.title, text.participant_line(p)) for p in report.participants]
-    parts.append(facts("contenders", contenders))
+        console.width = WIDTH
+    console.print(facts("crossent bench", text.setting_lines(report.settings)))
+    lines = [(each.title, text.participant_line(each)) for each in report.contenders]
+    console.print(facts("contenders", lines))
     for result in report.cases:
-        parts += [case_table(report, result), *notes(report, result), ""]
+        console.print(case_table(report, result), *text.notes(report, result), "", sep="\n")
     for dtype in dict.fromkeys(accuracy.dtype for accuracy in report.accuracy):
-        parts += [accuracy_table(report, dtype), ""]
-    parts += [Text(line) for line in text.TIMED]
-    return Group(*parts)
+        console.print(accuracy_table(report, dtype), "", sep="\n")
+    console.print(*text.TIMED, sep="\n")
 
 
 def facts(title: str, lines: list[tuple[str, str]]) -> RenderableType:
     """Names and values."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for name, value in lines:
-        grid.add_row(name, Text(value))
+    for line in lines:
+        grid.add_row(*line)
     return Group(Text(title, style="bold"), Padding(grid, (0, 0, 1, 2)))
 
 
-def case_table(report: Report, result: CaseResult) -> Table:
-    """Times and memory of everyone, ours with what it reaches."""
-    case = result.case
-    table = Table(
-        title=f"{case.title}, {case.dtype} ({text.size_of(case)})",
-        title_style="bold", title_justify="left", box=box.SIMPLE_HEAD,
-    )  # fmt: skip
+def figures(title: str, columns: Sequence[str]) -> Table:
+    """An empty table: the first column is words, the others figures."""
+    table = Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
-    for title in ("loss", "+ gradient,\nfresh", "+ gradient,\nout=", "+ gradient,\nin place"):
-        table.add_column(title, justify="right")
-    table.add_column("extra MiB,\nin this order", justify="right")
-    for participant in report.participants:
-        timings = [result.find(participant.name, task) for task in TASKS]
-        if any(timings):
-            add_rows(table, report, result, participant, timings)
+    for column in columns:
+        table.add_column(column, justify="right")
     return table
 
 
-def add_rows(
-    table: Table,
-    report: Report,
-    result: CaseResult,
-    participant: Participant,
-    timings: list[Timing | None],
-) -> None:
-    """One contender's row; ours has two more: of the limit, and times the best peer."""
-    best = {task: result.best(report.peers(), task) for task in TASKS}
-    cells = [cell(timing, best[timing.task]) if timing else "" for timing in timings]
-    peaks = ", ".join(text.mebibytes(t.peak_bytes) if t else "-" for t in timings)
-    style = "bold" if participant.ours else ""
-    table.add_row(participant.title, *cells, peaks, style=style)
-    if not participant.ours:
-        return
-    shares = [text.of_limit(result, timing) if timing else None for timing in timings]
-    if any(shares):
-        table.add_row("  of the limit", *(share or "" for share in shares))
-    ratios = [
-        text.times(peer.median / timing.median) if timing and (peer := best[timing.task]) else ""
-        for timing in timings
-    ]
-    table.add_row(f"  times the best peer {BEST}", *ratios, end_section=True)
-
-
-def cell(timing: Timing, best: Timing | None) -> str:
-    """A time, marked where no peer is quicker."""
-    mark = f" {BEST}" if best is not None and timing is best else ""
-    return text.with_spread(timing) + mark
-
-
-def notes(report: Report, result: CaseResult) -> list[RenderableType]:
-    """The limits, and who is missing."""
-    lines = [text.limits_sentence(result), *text.left_out_sentences(report, result)]
-    return [Text(line) for line in lines]
+def case_table(report: Report, result: CaseResult) -> Table:
+    """Times and memory of everyone; below ours, what they are of the limit and of the best peer."""
+    case = result.case
+    title = f"{case.title}, {case.dtype} ({text.size_of(case)})"
+    table = figures(title, (*COLUMNS, MEMORY_COLUMN))
+    best = [result.best(report.peers(), task) for task in TASKS]
+    for participant in report.contenders:
+        timings = [result.find(participant.name, task) for task in TASKS]
+        if not any(timings):
+            continue
+        beside = list(zip(timings, best, strict=True))
+        times = [
+            text.with_spread(timing) + (f" {BEST}" if timing is peer else "") if timing else ""
+            for timing, peer in beside
+        ]
+        peaks = ", ".join(text.mebibytes(t.peak_bytes) if t else "-" for t in timings)
+        table.add_row(participant.title, *times, peaks, style="bold" if participant.ours else "")
+        if participant.ours:
+            shares = [text.of_limit(result, timing) if timing else None for timing in timings]
+            if any(shares):
+                table.add_row("  of the limit", *shares)
+            ratios = [text.times(p.median / t.median) if t and p else "" for t, p in beside]
+            table.add_row(f"  times the best peer {BEST}", *ratios, end_section=True)
+    return table
 
 
 def accuracy_table(report: Report, dtype: str) -> Table:
     """The largest errors of everyone for one type."""
     judged = [accuracy for accuracy in report.accuracy if accuracy.dtype == dtype]
-    table = Table(
-        title=f"Largest error of loss / gradient in {dtype}, in units of the last place",
-        title_style="bold", title_justify="left", box=box.SIMPLE_HEAD,
-    )  # fmt: skip
-    table.add_column("")
-    regimes = next((list(accuracy.errors) for accuracy in judged if accuracy.errors), [])
-    for regime in regimes:
-        table.add_column(regime, justify="right")
+    regimes = text.regimes_of(judged)
+    title = f"Largest error of loss / gradient in {dtype}, in units of the last place"
+    table = figures(title, regimes)
     for accuracy in judged:
-        title = report.title(accuracy.contender)
-        if accuracy.errors:
-            table.add_row(title, *(text.errors(accuracy.errors[regime]) for regime in regimes))
-        else:
-            table.add_row(title, Text(accuracy.failed or "", style="dim"))
+        errors = [text.errors(accuracy.errors.get(regime)) for regime in regimes]
+        reason = [Text(accuracy.failed or "", style="dim")]
+        table.add_row(report.title(accuracy.contender), *(errors if accuracy.errors else reason))
     return table

@@ -1,12 +1,13 @@
 """Figures and sentences that the table, the Markdown and the chart share."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
 
 from crossent.commands.bench.accuracy import Errors
 from crossent.commands.bench.cases import Case
 from crossent.commands.bench.limits import EXP, FILL, FILL_SMALL, READ, SCALE
-from crossent.commands.bench.report import CaseResult, Participant, Report, Timing
+from crossent.commands.bench.report import Accuracy, CaseResult, Participant, Report, Timing
+from crossent.commands.bench.settings import Settings
 
 TIMED = (
     "Timed: one call, from arrays to the loss (and gradient) being there; mean over the rows, "
@@ -102,74 +103,72 @@ def error(ulp: float, relative: float) -> str:
     return f"{ulp:.1f}" if ulp < 99.95 else f"{ulp:,.0f}" if ulp < 1e6 else f"{ulp:.1e}"
 
 
-def errors(found: Errors) -> str:
+def errors(found: Errors | None) -> str:
     """Loss and gradient."""
-    return (
-        f"{error(found.loss_ulp, found.loss_relative)} / "
-        f"{error(found.grad_ulp, found.grad_relative)}"
-    )
+    if found is None:
+        return "-"
+    loss = error(found.loss_ulp, found.loss_relative)
+    return f"{loss} / {error(found.grad_ulp, found.grad_relative)}"
 
 
-def limits_sentence(result: CaseResult) -> str:
-    """What the machine needs at least for a case."""
+def regimes_of(judged: Iterable[Accuracy]) -> list[str]:
+    """The names of all regimes in which somebody was judged."""
+    return list(dict.fromkeys(name for accuracy in judged for name in accuracy.errors))
+
+
+LIMIT_NAMES = {
+    READ: "reading the logits once",
+    SCALE: "scaling them in place",
+    FILL: "filling a fresh gradient",
+    FILL_SMALL: "the same in small pages",
+    EXP: "that many bare exps",
+}
+
+
+def notes(report: Report, result: CaseResult) -> list[str]:
+    """What the machine needs at least for a case; who did not compute it, and why."""
     found = {timing.task: timing for timing in result.limits}
-    parts = [
-        f"{name} {with_spread(found[task])}"
-        for task, name in (
-            (READ, "reading the logits once"),
-            (SCALE, "scaling them in place"),
-            (FILL, "filling a fresh gradient"),
-            (FILL_SMALL, "the same in small pages"),
-            (EXP, "that many bare exps"),
-        )
-        if task in found
+    limits = [f"{LIMIT_NAMES[t]} {with_spread(found[t])}" for t in LIMIT_NAMES if t in found]
+    missing = [
+        f"Without {report.title(name)}: {reason}." for name, reason in result.left_out.items()
     ]
-    return "The machine itself: " + ", ".join(parts) + "."
-
-
-def left_out_sentences(report: Report, result: CaseResult) -> list[str]:
-    """Who did not compute a case, and why."""
-    known = {participant.name: participant.title for participant in report.participants}
-    return [
-        f"Without {known.get(name, name)}: {reason}." for name, reason in result.left_out.items()
-    ]
+    return ["The machine itself: " + ", ".join(limits) + ".", *missing]
 
 
 # --- What a run was made with ---------------------------------------------------------------------
 
 
-def setting_lines(report: Report) -> list[tuple[str, str]]:
+def setting_lines(settings: Settings) -> list[tuple[str, str]]:
     """Name and value of each setting, for people."""
-    settings = report.settings
     lines = [
-        ("crossent", f"{settings['crossent']}, {settings['isa']}"),
-        ("threads", f"{settings['threads']} for each that can use them"),
-        ("rounds", f"{settings['rounds']}; whoever takes long sits some out"),
+        ("crossent", f"{settings.crossent}, {settings.isa}"),
+        ("threads", f"{settings.threads} for each that can use them"),
+        ("rounds", f"{settings.rounds}; whoever takes long sits some out"),
         ("processor", processor_line(settings)),
         ("system", system_line(settings)),
-        ("python", settings["python"]),
-        ("environment", environment_line(settings["environment"])),
+        ("python", settings.python),
+        ("environment", environment_line(settings.environment)),
     ]
-    if settings["load_average"] is not None:
-        lines.append(("load before", load_line(settings["load_average"])))
-    lines += [("command", settings["command"]), ("date", settings["date"])]
-    return lines
+    if settings.load_average is not None:
+        busy = ": others were at work, so figures are noisy" if settings.load_average > 0.5 else ""
+        lines.append(("load before", f"{settings.load_average:.1f}{busy}"))
+    return [*lines, ("command", settings.command), ("date", settings.date)]
 
 
-def processor_line(settings: dict[str, Any]) -> str:
+def processor_line(settings: Settings) -> str:
     """The processor, how much of it, and its caches."""
-    caches = ", ".join(f"{level} {size}" for level, size in settings["caches"].items())
-    cpus = f"{settings['cpus']} CPUs to use"
-    return ", ".join(part for part in (settings["processor"], cpus, caches) if part)
+    caches = [f"{level} {size}" for level, size in settings.caches.items()]
+    parts = [settings.processor, f"{settings.cpus} CPUs to use", *caches]
+    return ", ".join(part for part in parts if part)
 
 
-def system_line(settings: dict[str, Any]) -> str:
+def system_line(settings: Settings) -> str:
     """The system, its memory, and when it gives huge pages."""
-    parts = [settings["system"]]
-    if settings["memory_bytes"]:
-        parts.append(f"{settings['memory_bytes'] / 2**30:.1f} GiB")
-    if settings["huge_pages"]:
-        parts.append(f"transparent huge pages: {settings['huge_pages']}")
+    parts = [settings.system]
+    if settings.memory_bytes:
+        parts.append(f"{settings.memory_bytes / 2**30:.1f} GiB")
+    if settings.huge_pages:
+        parts.append(f"transparent huge pages: {settings.huge_pages}")
     return ", ".join(parts)
 
 
@@ -178,19 +177,17 @@ def environment_line(environment: dict[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in environment.items()) or "nothing set"
 
 
-def load_line(load: float) -> str:
-    """The load average, with a warning where others were at work."""
-    busy = ": others were at work, so figures are noisy" if load > 0.5 else ""
-    return f"{load:.1f}{busy}"
-
-
 def participant_line(participant: Participant) -> str:
     """What a contender runs on, or why it does not."""
     if participant.absent:
         return participant.absent
-    versions = ", ".join(f"{name} {version}" for name, version in participant.versions.items())
-    threads = f"{participant.threads} thread" + ("s" if participant.threads != 1 else "")
-    parts = [versions, threads]
+    parts = [version_line(participant.versions)]
+    parts.append(f"{participant.threads} thread" + ("s" if participant.threads != 1 else ""))
     if participant.environment:
         parts.append(environment_line(participant.environment))
     return ", ".join(parts)
+
+
+def version_line(versions: dict[str, str]) -> str:
+    """Packages and their versions."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

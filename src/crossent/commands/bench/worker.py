@@ -7,14 +7,15 @@ Reads one JSON request a line on standard input, {"do": ..., more}, and answers 
 import json
 import os
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from crossent.commands.bench.accuracy import REGIMES, errors_of
-from crossent.commands.bench.cases import Case
-from crossent.commands.bench.contender import Contender
+from crossent.commands.bench.cases import Case, read_arrays
+from crossent.commands.bench.contender import Calls, Contender
 from crossent.commands.bench.contenders import WORKERS
-from crossent.commands.bench.data import read_arrays
 from crossent.commands.bench.measure import take_turn, timed, watch_memory
 
 
@@ -25,35 +26,38 @@ class Session:
         self.contender = contender
         self.threads = threads
         self.own: set[str] = set()  # attributes that outlast a case
+        self.calls: Calls = {}
 
     def start(self) -> dict[str, Any]:
         """Import and answer with versions and threads."""
-        self.contender.start(self.threads)
+        threads = self.contender.start(self.threads)
         self.own = set(vars(self.contender))
-        return {"versions": self.contender.versions(), "threads": self.contender.threads()}
+        return {"versions": self.contender.versions(), "threads": threads}
 
     def load(self, case: dict[str, Any], folder: str) -> None:
         """Take the arrays of a case."""
         fields = case | {"shape": tuple(case["shape"])}
-        self.contender.load(Case(**fields), read_arrays(Path(folder)))
+        self.calls = self.contender.load(Case(**fields), read_arrays(Path(folder)))
 
     def warm_up(self, task: str) -> dict[str, Any]:
         """Two calls: one compiles and touches memory; of the second the peak memory is measured."""
-        timed(self.contender, task)
-        return watch_memory(self.contender, task)._asdict()
+        restore = partial(self.contender.restore, task)
+        timed(self.calls[task], restore)
+        return watch_memory(self.calls[task], restore)._asdict()
 
     def turn(self, task: str) -> dict[str, Any]:
         """One round's turn of a task."""
-        return take_turn(self.contender, task)._asdict()
+        return take_turn(self.calls[task], partial(self.contender.restore, task))._asdict()
 
     def unload(self) -> None:
         """Let go of the case."""
+        self.calls = {}
         for name in set(vars(self.contender)) - self.own:
             delattr(self.contender, name)
 
     def errors(self, regime: str, dtype: str) -> dict[str, Any]:
         """The largest errors in a regime."""
-        return errors_of(self.contender, REGIMES[regime], dtype)._asdict()
+        return asdict(errors_of(self.contender, REGIMES[regime], dtype))
 
 
 def serve(session: Session, requests: TextIO, replies: TextIO) -> None:

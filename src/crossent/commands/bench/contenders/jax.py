@@ -1,18 +1,15 @@
 """JAX with optax's loss, under jit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, Case
-from crossent.commands.bench.contender import Contender, Rows
-from crossent.commands.bench.contenders.ours import as_logits
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, Array, Case
+from crossent.commands.bench.contender import Calls, Contender, Rows
+from crossent.commands.bench.contenders.numpy import as_logits
 from crossent.commands.info import usable_cpus
-
-Array = NDArray[Any]
 
 
 class Jax(Contender):
@@ -24,47 +21,44 @@ class Jax(Contender):
     tasks = (LOSS, FRESH, IN_PLACE)
     most_held = 6
 
-    def start(self, threads: int) -> None:
+    def start(self, threads: int) -> int:
         self.jax: Any = import_module("jax")
         self.losses = import_module("optax").softmax_cross_entropy_with_integer_labels
-
-    def threads(self) -> int:
         return usable_cpus()  # XLA's pool: what the process may run on
 
     def array(self, stored: Array, dtype: str) -> Any:
         self.jax.config.update("jax_enable_x64", dtype == "float64")
         return self.jax.numpy.array(as_logits(stored, dtype), copy=True).block_until_ready()
 
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
+    def labels(self, targets: Array) -> Any:
+        return self.jax.numpy.asarray(targets.astype(np.int32))
+
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
         self.pristine, self.dtype = arrays["logits"], case.dtype
         self.logits = self.array(self.pristine, case.dtype)
-        self.targets = self.jax.numpy.asarray(arrays["targets"].astype(np.int32))
-        losses, axis = self.losses, case.axis
+        targets = self.labels(arrays["targets"])
+        jit, ready = self.jax.jit, self.jax.block_until_ready
 
         def mean(logits: Any, targets: Any) -> Any:
-            return losses(logits, targets, axis=axis).mean()
+            return self.losses(logits, targets, axis=case.axis).mean()
 
-        with_gradient = self.jax.value_and_grad(mean)
-        self.functions = {
-            LOSS: self.jax.jit(mean),
-            FRESH: self.jax.jit(with_gradient),
-            IN_PLACE: self.jax.jit(with_gradient, donate_argnums=0),
+        loss, with_gradient = jit(mean), self.jax.value_and_grad(mean)
+        fresh, in_place = jit(with_gradient), jit(with_gradient, donate_argnums=0)
+        return {
+            LOSS: lambda: ready(loss(self.logits, targets)),
+            FRESH: lambda: ready(fresh(self.logits, targets)),
+            IN_PLACE: lambda: ready(in_place(self.logits, targets)),
         }
-
-    def call(self, task: str) -> Callable[[], Any]:
-        function, ready = self.functions[task], self.jax.block_until_ready
-        return lambda: ready(function(self.logits, self.targets))
 
     def restore(self, task: str) -> None:
         if task == IN_PLACE:
             self.logits = self.array(self.pristine, self.dtype)
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        array, labels = self.array(logits, dtype), self.jax.numpy.asarray(targets.astype(np.int32))
+        array, labels = self.array(logits, dtype), self.labels(targets)
         losses = self.jax.jit(self.losses)(array, labels)
         grad = self.jax.jit(self.jax.grad(lambda a: self.losses(a, labels).sum()))(array)
-        kind = str(losses.dtype)
-        return Rows(as_numbers(losses), kind, as_numbers(grad), dtype)
+        return Rows(as_numbers(losses), str(losses.dtype), as_numbers(grad))
 
 
 def as_numbers(array: Any) -> Array:

@@ -1,16 +1,62 @@
-"""Peers that compute with NumPy arrays: the textbook's class, SciPy, scikit-learn."""
+"""Whoever computes with NumPy arrays: crossent, and its peers the textbook, SciPy, scikit-learn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossent.commands.bench.cases import FRESH, LOSS, OUT, Case
-from crossent.commands.bench.contender import Contender, Rows
+import crossent
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, TASKS, Array, Case
+from crossent.commands.bench.contender import Calls, Contender, Rows
 
-Array = NDArray[Any]
+
+def as_logits(stored: Array, dtype: str) -> Array:
+    """Stored logits in the type that the functions take: ml_dtypes has bfloat16."""
+    return stored.view(import_module("ml_dtypes").bfloat16) if dtype == "bfloat16" else stored
+
+
+class Crossent(Contender):
+    """The loss alone, and with its gradient in fresh memory, in `out=` and over the logits."""
+
+    name, title, ours = "crossent", "crossent", True
+    tasks = TASKS
+    held, most_held = 2, 3
+
+    def start(self, threads: int) -> int:
+        crossent.set_num_threads(threads)
+        return crossent.get_num_threads()
+
+    @classmethod
+    def why_not(cls, case: Case) -> str | None:
+        if case.dtype == "bfloat16" and find_spec("ml_dtypes") is None:
+            return "bfloat16 in NumPy needs ml_dtypes: pip install ml_dtypes"
+        return super().why_not(case)
+
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        self.pristine = arrays["logits"]
+        self.stored = np.array(self.pristine)
+        logits, targets = as_logits(self.stored, case.dtype), np.array(arrays["targets"])
+        out, axis = as_logits(np.ones_like(self.stored), case.dtype), case.axis
+        with_grad = crossent.cross_entropy_and_grad
+        return {
+            LOSS: lambda: crossent.cross_entropy(logits, targets, axis=axis),
+            FRESH: lambda: with_grad(logits, targets, axis=axis),
+            OUT: lambda: with_grad(logits, targets, axis=axis, out=out),
+            IN_PLACE: lambda: with_grad(logits, targets, axis=axis, out=logits),
+        }
+
+    def restore(self, task: str) -> None:
+        if task == IN_PLACE:
+            np.copyto(self.stored, self.pristine)
+
+    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
+        array = as_logits(logits, dtype)
+        losses = crossent.cross_entropy(array, targets, reduction="none")
+        _, grad = crossent.cross_entropy_and_grad(array, targets, reduction="sum")
+        stored = grad.view(np.uint16) if dtype == "bfloat16" else grad
+        return Rows(losses, str(losses.dtype), stored)
 
 
 class TextbookLoss:
@@ -29,39 +75,38 @@ class TextbookLoss:
         return (self.probabilities - self.Y) / len(self.Y)
 
 
+def one_hot_rows(logits: Array, targets: Array) -> Array:
+    """Rows of zeros with a one at the target, as the logits in shape (N, C) and type."""
+    rows = np.zeros_like(logits)
+    np.put_along_axis(rows, targets.reshape(-1, 1), 1, axis=1)
+    return rows
+
+
 class Textbook(Contender):
     """A class that every course has its students write."""
 
     name, title = "textbook", "textbook NumPy class"
-    packages = ()
     dtypes = ("float32", "float64")
     any_axis = False
     held, most_held = 2, 6
 
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
-        self.logits = np.array(arrays["logits"]).reshape(-1, case.classes)
-        self.one_hot = np.zeros_like(self.logits)
-        np.put_along_axis(self.one_hot, arrays["targets"].reshape(-1, 1), 1, axis=1)
-        self.criterion = TextbookLoss()
-
-    def call(self, task: str) -> Callable[[], Any]:
-        forward, backward = self.criterion.forward, self.criterion.backward
-        logits, one_hot = self.logits, self.one_hot
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        A = np.array(arrays["logits"]).reshape(-1, case.classes)
+        Y = one_hot_rows(A, arrays["targets"])
+        criterion = self.criterion = TextbookLoss()
         return {
-            LOSS: lambda: forward(logits, one_hot),
-            FRESH: lambda: (forward(logits, one_hot), backward()),
-        }[task]
+            LOSS: lambda: criterion.forward(A, Y),
+            FRESH: lambda: (criterion.forward(A, Y), criterion.backward()),
+        }
 
     def restore(self, task: str) -> None:
         self.criterion.__dict__.clear()
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        one_hot = np.zeros_like(logits)
-        np.put_along_axis(one_hot, targets[:, None], 1, axis=1)
-        criterion = TextbookLoss()
+        criterion, Y = TextbookLoss(), one_hot_rows(logits, targets)
         with np.errstate(all="ignore"):  # log 0, where a probability rounds to 0
-            criterion.forward(logits, one_hot)
-        return Rows(criterion.losses, dtype, criterion.probabilities - one_hot, dtype)
+            criterion.forward(logits, Y)
+        return Rows(criterion.losses, dtype, criterion.probabilities - Y)
 
 
 class SciPy(Contender):
@@ -72,14 +117,10 @@ class SciPy(Contender):
     dtypes = ("float32", "float64")
     most_held = 7
 
-    def start(self, threads: int) -> None:
+    def start(self, threads: int) -> int:
         special = import_module("scipy.special")
         self.logsumexp, self.softmax = special.logsumexp, special.softmax
-
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
-        self.logits = np.array(arrays["logits"])
-        self.axis = case.axis
-        self.targets = np.expand_dims(np.array(arrays["targets"]), case.axis)
+        return 1
 
     def losses(self, logits: Array, targets: Array, axis: int) -> Any:
         target_logits = np.take_along_axis(logits, targets, axis)
@@ -91,21 +132,20 @@ class SciPy(Contender):
         np.put_along_axis(grad, targets, prob - 1, axis)
         return grad
 
-    def call(self, task: str) -> Callable[[], Any]:
-        arguments = (self.logits, self.targets, self.axis)
-        return {
-            LOSS: lambda: self.losses(*arguments).mean(),
-            FRESH: lambda: (self.losses(*arguments).mean(), self.mean_gradient(*arguments)),
-        }[task]
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        targets = np.expand_dims(np.array(arrays["targets"]), case.axis)
+        arguments = np.array(arrays["logits"]), targets, case.axis
 
-    def mean_gradient(self, logits: Array, targets: Array, axis: int) -> Any:
-        grad = self.gradient(logits, targets, axis)
-        grad /= targets.size
-        return grad
+        def loss_and_gradient() -> Any:
+            loss, grad = self.losses(*arguments).mean(), self.gradient(*arguments)
+            grad /= targets.size
+            return loss, grad
+
+        return {LOSS: lambda: self.losses(*arguments).mean(), FRESH: loss_and_gradient}
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
         arguments = (logits, targets[:, None], 1)
-        return Rows(self.losses(*arguments), dtype, self.gradient(*arguments), dtype)
+        return Rows(self.losses(*arguments), dtype, self.gradient(*arguments))
 
 
 class ScikitLearn(Contender):
@@ -118,41 +158,35 @@ class ScikitLearn(Contender):
     any_axis = False
     held, most_held = 2, 3
 
-    def start(self, threads: int) -> None:
+    def start(self, threads: int) -> int:
         self.losses = import_module("sklearn._loss").HalfMultinomialLoss
-        self.count = threads
+        self.threads = threads
+        return threads
 
-    def threads(self) -> int:
-        return self.count
-
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
-        self.logits = np.array(arrays["logits"]).reshape(-1, case.classes)
-        self.targets = arrays["targets"].reshape(-1).astype(self.logits.dtype)
-        self.share = np.full_like(self.targets, 1 / self.targets.size)  # makes a sum the mean
-        self.out = np.ones_like(self.logits)
-        self.loss = self.losses(n_classes=case.classes)
-
-    def call(self, task: str) -> Callable[[], Any]:
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        logits = np.array(arrays["logits"]).reshape(-1, case.classes)
+        targets = arrays["targets"].reshape(-1).astype(logits.dtype)
         arguments = {
-            "y_true": self.targets,
-            "raw_prediction": self.logits,
-            "sample_weight": self.share,
-            "n_threads": self.count,
+            "y_true": targets,
+            "raw_prediction": logits,
+            "sample_weight": np.full_like(targets, 1 / targets.size),  # makes a sum the mean
+            "n_threads": self.threads,
         }
+        loss, memory = self.losses(n_classes=case.classes), np.ones_like(logits)
 
         def with_gradient(out: Array | None) -> Any:
-            losses, grad = self.loss.loss_gradient(gradient_out=out, **arguments)
+            losses, grad = loss.loss_gradient(gradient_out=out, **arguments)
             return losses.sum(), grad
 
         return {
-            LOSS: lambda: self.loss.loss(**arguments).sum(),
+            LOSS: lambda: loss.loss(**arguments).sum(),
             FRESH: lambda: with_gradient(None),
-            OUT: lambda: with_gradient(self.out),
-        }[task]
+            OUT: lambda: with_gradient(memory),
+        }
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
         loss = self.losses(n_classes=logits.shape[1])
         losses, grad = loss.loss_gradient(
-            y_true=targets.astype(logits.dtype), raw_prediction=logits, n_threads=self.count
+            y_true=targets.astype(logits.dtype), raw_prediction=logits, n_threads=self.threads
         )
-        return Rows(losses, dtype, grad, dtype)
+        return Rows(losses, dtype, grad)

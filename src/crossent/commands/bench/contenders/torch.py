@@ -1,16 +1,16 @@
-"""PyTorch's cross_entropy and its backward pass: eager or compiled, with huge pages or without."""
+"""Whoever computes with tensors: PyTorch, eager or compiled, with huge pages or without; crossent.
+
+The loss, and its backward pass through autograd.
+"""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossent.commands.bench.cases import FRESH, LOSS, Case
-from crossent.commands.bench.contender import Contender, Rows
-
-Array = NDArray[Any]
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, Array, Case
+from crossent.commands.bench.contender import Calls, Contender, Rows
 
 # What makes PyTorch ask the system for huge pages: most of its time on large logits goes into
 # page faults on fresh memory.
@@ -24,17 +24,14 @@ class TorchEager(Contender):
     name, title = "torch", "PyTorch eager"
     modules, packages = ("torch",), ("torch",)
 
-    def start(self, threads: int) -> None:
+    def start(self, threads: int) -> int:
         self.torch: Any = import_module("torch")
         self.torch.set_num_threads(threads)
-
-    def threads(self) -> int:
         return int(self.torch.get_num_threads())
 
     def loss_function(self) -> Callable[..., Any]:
-        """The function under test, of (logits, targets, reduction)."""
-        function = self.torch.nn.functional.cross_entropy
-        return lambda logits, targets, reduction: function(logits, targets, reduction=reduction)
+        """The function under test, of (logits, targets, reduction=)."""
+        return self.torch.nn.functional.cross_entropy  # type: ignore[no-any-return]
 
     def tensor(self, stored: Array) -> Any:
         """A tensor in memory that PyTorch allocated, so that its settings count."""
@@ -43,34 +40,28 @@ class TorchEager(Contender):
         source = source.view(self.torch.bfloat16) if bfloat16 else source
         return self.torch.empty_like(source).copy_(source)
 
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> None:
-        plain = self.tensor(arrays["logits"]).movedim(case.axis, 1)
-        self.plain = plain
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        plain = self.plain = self.tensor(arrays["logits"]).movedim(case.axis, 1)
         self.logits = plain.detach().requires_grad_(True)  # the same memory
-        self.targets = self.tensor(arrays["targets"])
-        self.function = self.loss_function()
-
-    def call(self, task: str) -> Callable[[], Any]:
-        function, targets = self.function, self.targets
-        if task == LOSS:
-            return lambda: function(self.plain, targets, "mean")
+        targets = self.targets = self.tensor(arrays["targets"])
+        function = self.loss_function()
 
         def loss_and_gradient() -> Any:
-            loss = function(self.logits, targets, "mean")
+            loss = function(self.logits, targets, reduction="mean")
             loss.backward()
             return loss
 
-        return {FRESH: loss_and_gradient}[task]
+        return {LOSS: lambda: function(plain, targets, reduction="mean"), FRESH: loss_and_gradient}
 
     def restore(self, task: str) -> None:
         self.logits.grad = None
 
     def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
         tensor = self.tensor(logits).requires_grad_(True)
-        losses = self.loss_function()(tensor, self.tensor(targets), "none")
+        losses = self.loss_function()(tensor, self.tensor(targets), reduction="none")
         losses.sum().backward()
         kind = str(losses.dtype).removeprefix("torch.")
-        return Rows(as_array(losses.detach()), kind, as_array(tensor.grad), dtype)
+        return Rows(as_array(losses.detach()), kind, as_array(tensor.grad))
 
 
 def as_array(tensor: Any) -> Array:
@@ -94,9 +85,13 @@ class TorchCompiled(TorchEager):
     most_held = 5
 
     def loss_function(self) -> Callable[..., Any]:
+        function = super().loss_function()
+
+        def loss(logits: Any, targets: Any, reduction: str) -> Any:
+            return function(logits, targets, reduction=reduction)
+
         self.torch.compiler.reset()
-        compiled: Callable[..., Any] = self.torch.compile(super().loss_function(), dynamic=False)
-        return compiled
+        return self.torch.compile(loss, dynamic=False)  # type: ignore[no-any-return]
 
 
 class TorchCompiledHuge(TorchCompiled):
@@ -104,3 +99,32 @@ class TorchCompiledHuge(TorchCompiled):
 
     name, title = "torch-compiled-huge", "PyTorch compiled, huge pages"
     environment = NO_IDLE_HELPERS | HUGE_PAGES
+
+
+class CrossentTorch(TorchEager):
+    """crossent.torch.cross_entropy, then loss.backward(); in place: inplace_backward=True."""
+
+    name, title, ours = "crossent-torch", "crossent.torch", True
+    tasks = (LOSS, FRESH, IN_PLACE)
+    held, most_held = 2, 3
+
+    def loss_function(self) -> Callable[..., Any]:
+        return import_module("crossent.torch").cross_entropy  # type: ignore[no-any-return]
+
+    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
+        calls = super().load(case, arrays)
+        self.pristine = self.plain.clone()
+        function = self.loss_function()
+
+        def loss_and_gradient_in_place() -> Any:
+            logits = self.logits.view_as(self.logits)  # not a leaf, as a layer's output is not
+            loss = function(logits, self.targets, reduction="mean", inplace_backward=True)
+            loss.backward()
+            return loss
+
+        return calls | {IN_PLACE: loss_and_gradient_in_place}
+
+    def restore(self, task: str) -> None:
+        super().restore(task)
+        if task == IN_PLACE:
+            self.plain.copy_(self.pristine)

@@ -1,11 +1,11 @@
 // The machine's own limits for Python: whole buffers on all threads, in pieces as the kernels take them.
-#include "bind/bind_limits.h"
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include <atomic>
-#include <cstring>
+#include <string>
 #include <vector>
 
-#include "core/crossent.h"
 #include "core/threads.h"
 #include "limits/limits.h"
 
@@ -22,16 +22,16 @@ namespace crossent {
 
 namespace {
 
-// Those of the instruction set in use.
-const Limits& limits() {
+// The loops of an instruction set that this machine has.
+const Limits& limits_of(const std::string& isa) {
 #define CROSSENT_INSTRUCTION_SET(set, name, runs_here) \
-  if (std::strcmp(isa(), name) == 0) return set::limits;
+  if (isa == name && (runs_here)) return set::limits;
 #include "instruction_sets.inc"
 #undef CROSSENT_INSTRUCTION_SET
-  return baseline::limits;
+  throw nb::value_error(("no loops for " + isa + " run here").c_str());
 }
 
-// The bytes of a contiguous Python buffer, held while the core uses them.
+// The bytes of a contiguous Python buffer, held while a loop uses them.
 class Bytes {
  public:
   Bytes(nb::handle object, bool writable) {
@@ -67,29 +67,29 @@ void in_pieces(int64_t count, int64_t piece, Body body) {
 
 constexpr int64_t kPieceBytes = 262144, kPieceExps = 65536;
 
-uint64_t read(nb::handle buffer) {
+uint64_t read(const Limits& limits, nb::handle buffer) {
   const Bytes bytes(buffer, false);
   std::atomic<uint64_t> result{0};
   in_pieces(bytes.size(), kPieceBytes,
-            [&](int64_t begin, int64_t end) { result += limits().read(bytes.data() + begin, end - begin); });
+            [&](int64_t begin, int64_t end) { result += limits.read(bytes.data() + begin, end - begin); });
   return result;
 }
 
-void scale(nb::handle buffer, double factor, bool doubles) {
+void scale(const Limits& limits, nb::handle buffer, double factor, bool doubles) {
   const Bytes bytes(buffer, true);
-  const auto run = doubles ? limits().scale_doubles : limits().scale;
+  const auto run = doubles ? limits.scale_doubles : limits.scale;
   in_pieces(bytes.size(), kPieceBytes,
             [&](int64_t begin, int64_t end) { run(bytes.data() + begin, end - begin, factor); });
 }
 
-void fill(nb::handle buffer) {
+void fill(const Limits& limits, nb::handle buffer) {
   const Bytes bytes(buffer, true);
   in_pieces(bytes.size(), kPieceBytes,
-            [&](int64_t begin, int64_t end) { limits().fill(bytes.data() + begin, end - begin); });
+            [&](int64_t begin, int64_t end) { limits.fill(bytes.data() + begin, end - begin); });
 }
 
-double exps(int64_t count, bool doubles) {
-  const auto run = doubles ? limits().exps_of_doubles : limits().exps;
+double exps(const Limits& limits, int64_t count, bool doubles) {
+  const auto run = doubles ? limits.exps_of_doubles : limits.exps;
   std::vector<double> sums(static_cast<size_t>((count + kPieceExps - 1) / kPieceExps));
   in_pieces(count, kPieceExps,
             [&](int64_t begin, int64_t end) { sums[static_cast<size_t>(begin / kPieceExps)] = run(end - begin); });
@@ -99,12 +99,15 @@ double exps(int64_t count, bool doubles) {
 }
 
 }  // namespace
-
-void bind_limits(nb::module_& module) {
-  module.def("limit_read", &read, nb::arg("buffer"));
-  module.def("limit_scale", &scale, nb::arg("buffer"), nb::arg("factor"), nb::arg("doubles"));
-  module.def("limit_fill", &fill, nb::arg("buffer"));
-  module.def("limit_exp", &exps, nb::arg("count"), nb::arg("doubles"));
-}
-
 }  // namespace crossent
+
+NB_MODULE(_limits, module) {
+  using crossent::Limits;
+  nb::class_<Limits>(module, "Limits")
+      .def("read", &crossent::read, nb::arg("buffer"))
+      .def("scale", &crossent::scale, nb::arg("buffer"), nb::arg("factor"), nb::arg("doubles"))
+      .def("fill", &crossent::fill, nb::arg("buffer"))
+      .def("exp", &crossent::exps, nb::arg("count"), nb::arg("doubles"));
+  module.def("limits_of", &crossent::limits_of, nb::arg("isa"), nb::rv_policy::reference);
+  module.def("set_num_threads", &crossent::set_num_threads, nb::arg("count"));
+}
