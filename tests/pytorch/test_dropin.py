@@ -12,6 +12,7 @@ import pytest
 from torch_cases import fallback_path, torch
 
 import crossent.torch as ct
+from crossent.options import DEFAULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
@@ -124,13 +125,35 @@ def test_arguments_have_pytorchs_names_order_and_defaults(ours, theirs):
         assert extra.kind is inspect.Parameter.KEYWORD_ONLY
 
 
-def test_our_options_have_the_names_and_defaults_of_the_numpy_front_end():
-    import crossent
+@pytest.mark.parametrize(
+    "function",
+    [
+        ct.cross_entropy,
+        ct.CrossEntropyLoss,
+        ct.linear_cross_entropy,
+        ct.LinearCrossEntropyLoss,
+    ],
+)
+def test_every_option_is_taken_by_its_name_and_with_its_default(function):
+    taken = inspect.signature(function).parameters
+    defaults = {name: taken[name].default for name in DEFAULTS}
+    if defaults["ignore_index"] is None:  # as in PyTorch's linear form
+        defaults["ignore_index"] = DEFAULTS["ignore_index"]
+    assert defaults == DEFAULTS
 
-    mine = inspect.signature(ct.cross_entropy).parameters
-    for name, parameter in inspect.signature(crossent.cross_entropy).parameters.items():
-        if name not in ("logits", "targets", "axis"):
-            assert mine[name].default == parameter.default
+
+def test_modules_hand_every_option_on():
+    chosen = {
+        "ignore_index": 1, "reduction": "mean", "label_smoothing": 0.1, "z_loss": 0.01,
+        "softcap": 3.0, "logit_scale": 0.7, "normalizer": 5.0, "when_empty": "zero",
+    }  # fmt: skip
+    assert set(chosen) == set(DEFAULTS)
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
+    criterion = ct.CrossEntropyLoss(**chosen)
+    assert torch.equal(criterion(logits, target), ct.cross_entropy(logits, target, **chosen))
+    criterion = ct.LinearCrossEntropyLoss(3, 5, **chosen)
+    expected = ct.linear_cross_entropy(logits, criterion.linear.weight, target, **chosen)
+    assert torch.equal(criterion(logits, target), expected)
 
 
 @pytest.mark.parametrize(
