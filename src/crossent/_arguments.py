@@ -183,12 +183,13 @@ def target_form(
     shape: Shape, dtype: str, logits_shape: Shape, axis: int, words: Words = ARRAYS
 ) -> int:
     """INDICES or DISTRIBUTIONS, by the shapes of targets and logits; the dtype is one for it."""
+    logits_shape = tuple(logits_shape)  # slices of a torch.Size are slow
     if shape == logits_shape[:axis] + logits_shape[axis + 1 :]:
         if dtype not in _INTEGERS:
             _raise_not_indices(shape, dtype, logits_shape, words)
         return INDICES
     if shape != logits_shape:
-        _raise_target_shape(tuple(shape), tuple(logits_shape), axis, words)
+        _raise_target_shape(tuple(shape), logits_shape, axis, words)
     if dtype not in _REAL:
         raise TypeError(
             f"{words.targets} {words.have} dtype {words.dtypes}{dtype}; distributions must be "
@@ -203,7 +204,7 @@ def _raise_not_indices(shape: Shape, dtype: str, logits_shape: Shape, words: Wor
         fix = f"for two classes use {words.as_integers}"
     raise TypeError(
         f"{words.targets} of shape {tuple(shape)} {words.are_integers}, not {words.dtypes}{dtype}: "
-        f"{fix}. Distributions have {words.of_logits} shape {tuple(logits_shape)}"
+        f"{fix}. Distributions have {words.of_logits} shape {logits_shape}"
     )
 
 
