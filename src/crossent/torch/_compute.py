@@ -145,20 +145,13 @@ def solve(
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
-    factor: Any = None
+    if weight is not None:
+        operands["weight"] = _described(weight)
     if grad_loss is not None:
         by_row = options.reduction == "none"
-        factor = _described(grad_loss) if by_row else grad_loss.item()
-    outcome = _core.solve(
-        output,
-        options,
-        1 if logits.dim() > 1 else 0,
-        (*_described(logits), logits.shape),
-        _described(target),
-        weight=None if weight is None else _described(weight),
-        grad_loss=factor,
-        **operands,
-    )
+        operands["grad_loss"] = _described(grad_loss) if by_row else grad_loss.item()
+    axis, described = class_axis(logits), (*_described(logits), logits.shape)
+    outcome = _core.solve(output, options, axis, described, _described(target), **operands)
     if outcome.bad_row >= 0:
         _raise_bad_target(outcome.bad_row, target, logits.shape)
     if outcome.empty and options.when_empty == "raise":
@@ -175,10 +168,10 @@ def loss(
 ) -> Tensor:
     """The loss, and into `grad` its gradient for an incoming gradient of 1."""
     result = loss_like(logits, options.reduction)
-    solve(
-        Output.LOSS, logits, target, weight, options, loss=_described(result),
-        grad=None if grad is None else _described(grad),
-    )  # fmt: skip
+    operands: dict[str, Any] = {"loss": _described(result)}
+    if grad is not None:  # what is None takes longer to hand over than to leave out
+        operands["grad"] = _described(grad)
+    solve(Output.LOSS, logits, target, weight, options, **operands)
     return result
 
 
@@ -197,10 +190,10 @@ def gradient(
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
     grad = fresh_like(logits) if out is None else out
-    solve(
-        output, logits, target, weight, options, grad_loss=grad_loss, grad=_described(grad),
-        vector=None if vector is None else _described(vector),
-    )  # fmt: skip
+    operands: dict[str, Any] = {"grad": _described(grad)}
+    if vector is not None:
+        operands["vector"] = _described(vector)
+    solve(output, logits, target, weight, options, grad_loss=grad_loss, **operands)
     return grad
 
 
