@@ -160,21 +160,14 @@ def made_in_forward(input: Tensor, options: Options) -> bool:
 
 
 class LinearLoss(torch.autograd.Function):
-    """loss = f(input, linear_weight, linear_bias); target and weight are constants."""
+    """loss = f(input, linear_weight, linear_bias) of (these, target, weight, options)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        linear_weight: Tensor,
-        linear_bias: Tensor | None,
-        target: Tensor,
-        weight: Tensor | None,
-        options: Options,
-    ) -> Tensor:
-        layer = Layer(input, linear_weight, linear_bias)
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *parts, target, weight, options = given
+        layer = Layer(*parts)
         ctx.grads = _compute.NO_GRADS
-        if made_in_forward(input, options) and not _internals.has_saved_tensor_hooks():
+        if made_in_forward(layer.input, options) and not _internals.has_saved_tensor_hooks():
             ctx.grads = layer.gradients(ctx.needs_input_grad[:3])
         ctx.save_for_backward(*layer, target, weight)
         ctx.options = options
@@ -210,20 +203,14 @@ def _pulled(function: Any, layer: Layer, wants: Wants, grads: Any) -> list[Tenso
 
 
 class LinearScores(torch.autograd.Function):
-    """nll, lse and entropy as functions of the layer; argmax beside them."""
+    """nll, lse, entropy as functions of the layer, and argmax, of (its parts, target, options)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        linear_weight: Tensor,
-        linear_bias: Tensor | None,
-        target: Tensor,
-        options: Options,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(input, linear_weight, linear_bias, target)
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *parts, target, options = given
+        ctx.save_for_backward(*parts, target)
         ctx.options = options
-        result = _compute.linear_scores(Layer(input, linear_weight, linear_bias), target, options)
+        result = _compute.linear_scores(Layer(*parts), target, options)
         ctx.mark_non_differentiable(result[3])
         return result
 

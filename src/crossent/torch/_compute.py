@@ -306,7 +306,7 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     features = layer.input.shape[-1]
     for tensor in layer:
         if tensor is not None:
-            _check_memory(tensor)
+            _described(tensor)  # an error where its memory was freed
 
     def flat(input: Any, weight: Any, bias: Any) -> list[Any]:
         return [
@@ -340,7 +340,9 @@ def _rows(shape: torch.Size, target: Tensor, weight: Tensor | None, options: Opt
         return _Rows(target, None, judge(options, target, shape, 1).divisor)
     verdict = np.empty(target.shape, np.uint8)
     divisor = judge(options, target, shape, None, weight, verdict).divisor
-    counts = (verdict == _KEPT_ROW).reshape(shape[0], shape[2:].numel()).any(1)
+    counts = verdict == _KEPT_ROW
+    if counts.ndim > 1:  # a row is multiplied where one of its positions counts
+        counts = counts.any(axis=tuple(range(1, counts.ndim)))
     return _Rows(target.to(torch.int64), _blocks.kept_rows(counts), divisor)
 
 
