@@ -75,16 +75,24 @@ def test_front_ends_never_import_one_another(name):
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_front_ends_import_nothing_above_them(name):
-    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_blocks", "_solve", "options"}
+    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_blocks", "_outputs", "_solve", "options"}
     for path in files_of(FRONT_ENDS[name]):
         assert ours_in(path) <= allowed, path.name
 
 
-@pytest.mark.parametrize("name", ["_arguments", "reference"])
-def test_the_rules_and_the_reference_import_numpy_alone(name):
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("options", set(), set()),
+        ("_arguments", {"options"}, {"numpy"}),
+        ("_outputs", set(), {"numpy"}),
+        ("reference", set(), {"numpy"}),
+    ],
+)
+def test_the_rules_and_the_reference_import_numpy_alone(name, ours, theirs):
     path = SOURCES / f"{name}.py"
-    assert ours_in(path) == set()
-    assert third_party_in(path) == {"numpy"}
+    assert ours_in(path) == ours
+    assert third_party_in(path) == theirs
 
 
 def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
@@ -93,6 +101,33 @@ def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
         for framework in ("torch", "jax"):
             if part not in (*FRONT_ENDS[framework], "commands"):
                 assert framework not in third_party_in(path), path
+
+
+def private_names_of_torch_in(path):
+    """Names of PyTorch with a leading underscore, as attributes of it or imported from it."""
+    tree, found, modules = ast.parse(path.read_text(encoding="utf-8")), set(), {"torch"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            names = [node.module, *(alias.name for alias in node.names)]
+            modules |= {alias.asname or alias.name for alias in node.names}
+            found |= {name for name in names if re.search(r"(^|\.)_", name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            base = node.value
+            while isinstance(base, ast.Attribute):
+                base = base.value
+            if isinstance(base, ast.Name) and base.id in modules:
+                found.add(node.attr)
+    return found
+
+
+def test_private_names_of_pytorch_stand_in_one_file():
+    paths = [*(SOURCES / "torch").glob("*.py"), SOURCES / "hf.py"]
+    users = {path.name for path in paths if private_names_of_torch_in(path)}
+    assert users == {"_internals.py"}
+    for path in paths:
+        if path.name != "_internals.py":
+            assert "torch._" not in path.read_text(encoding="utf-8").replace("crossent.torch._", "")
 
 
 def test_nothing_below_the_commands_imports_them():

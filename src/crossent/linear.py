@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
 from crossent import _blocks, options
+from crossent import _outputs as outputs
 from crossent._core import Output, Verdict
 from crossent._solve import Array, judge, mean, solve
 from crossent.loss import Loss, Losses, TokenScores
@@ -92,8 +93,8 @@ def _outputs(
     for name in arguments.wanted_gradients(wrt, layer.linear_bias is not None):
         given = None if out is None else getattr(out, name)
         if adds and given is None and name != "inputs":
-            arguments.raise_nothing_to_add_to(name)
-        arrays[name] = arguments.gradient_array(given, getattr(layer, name), name, tuple(taken))
+            outputs.raise_nothing_to_add_to(name)
+        arrays[name] = outputs.gradient_array(given, getattr(layer, name), name, tuple(taken))
         taken.append(arrays[name])
     return LinearGradients(**arrays)
 

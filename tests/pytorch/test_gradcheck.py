@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 from covering import covering
-from torch_cases import FORMS, OPTIONS, plain_path, problem, torch
+from torch_cases import FORMS, OPTIONS, fallback_path, problem, torch
 
 import crossent.torch as ct
 
 gradcheck, gradgradcheck = torch.autograd.gradcheck, torch.autograd.gradgradcheck
-PATHS = ("core", "plain")
+PATHS = ("core", "fallback")
 
 
 def _check(check, function, inputs, path, **options):
     if path == "core":
         assert check(function, inputs, **options)
         return
-    with plain_path():
+    with fallback_path():
         assert check(function, inputs, **options)
 
 

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 from covering import covering
 from test_torch_memory import _extra_peak
-from torch_cases import OPTIONS, plain_path, torch
+from torch_cases import OPTIONS, fallback_path, torch
 
 import crossent
 import crossent.torch as ct
 from crossent import _blocks
+from crossent.options import Options
 
 invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 
 F = torch.nn.functional
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 FORMS = ["index", "ignored", "weighted index", "distribution", "weighted distribution"]
-PATHS = {"core": nullcontext, "plain": plain_path}
+PATHS = {"core": nullcontext, "fallback": fallback_path}
 WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
 
 
@@ -312,7 +313,7 @@ def test_checkpointing_gives_the_same_gradients():
     torch.testing.assert_close(torch.autograd.grad(loss, parts), expected)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_ignored_rows_spread_no_nan(path):
     parts, target, _ = layer("ignored")
     with torch.no_grad():
@@ -323,7 +324,7 @@ def test_ignored_rows_spread_no_nan(path):
     assert (grads[0][target == -100] == 0).all()
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_nothing_that_counts_gives_gradient_0(path):
     for rows in (0, 3):
         parts, target, _ = layer("ignored", rows=rows)
@@ -358,7 +359,7 @@ def test_it_compiles_into_one_graph_with_the_bits_of_eager_mode(reduction):
 
 def test_the_operators_pass_pytorchs_checks():
     (input, linear_weight, linear_bias), target, _ = layer("ignored")
-    options = (-100, "mean", 0.0, "nan", 0.0, 0.0, 0.0, 1.0)
+    options = tuple(Options())
     arguments = (input, linear_weight, linear_bias, target, None)
     torch.library.opcheck(
         torch.ops.crossent.linear_cross_entropy, (*arguments, [True] * 3, *options),
@@ -371,7 +372,7 @@ def test_the_operators_pass_pytorchs_checks():
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
     torch.library.opcheck(
-        torch.ops.crossent.linear_token_scores, (*detached[:4], -100, 0.0, 1.0),
+        torch.ops.crossent.linear_token_scores, (*detached[:4], *Options(reduction="none")),
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
 
@@ -379,7 +380,7 @@ def test_the_operators_pass_pytorchs_checks():
 def test_compiled_second_derivatives_are_refused_not_wrong():
     (input, linear_weight, _), target, _ = layer()
     operator = torch.ops.crossent.linear_cross_entropy
-    options = (-100, "mean", 0.0, "nan", 0.0, 0.0, 0.0, 1.0)
+    options = tuple(Options())
     loss = operator(input, linear_weight, None, target, None, [True, True, False], *options)[0]
     (grad,) = torch.autograd.grad(loss, input, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
@@ -400,7 +401,7 @@ def test_bfloat16_logits_are_those_of_the_linear_layer():
     torch.testing.assert_close(linear(parts, target), whole(parts, target), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_bad_labels_are_named(path):
     parts, target, _ = layer()
     target[4] = 7

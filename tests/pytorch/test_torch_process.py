@@ -10,7 +10,7 @@ import pytest
 from torch_cases import problem, torch
 
 import crossent.torch as ct
-from crossent.torch import _call
+from crossent.torch import _compute
 
 
 def _run(code, **environment):
@@ -37,7 +37,7 @@ def test_importing_the_front_end_loads_no_compiler_no_jax_and_nothing_but_ours()
 
 
 def test_loops_run_on_pytorchs_threads():
-    assert _call.uses_torch_threads
+    assert _compute.uses_torch_threads
     code = (
         "import torch, os, crossent.torch as ct; torch.set_num_threads(4); "
         "x, y = torch.randn(4096, 1000), torch.randint(0, 1000, (4096,)); torch.exp(x); "
