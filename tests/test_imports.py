@@ -4,6 +4,7 @@ course and linear sit on loss: together with softmax they are the NumPy front-en
 the front-ends of different frameworks never import one another.
 """
 
+import ast
 import re
 import subprocess
 import sys

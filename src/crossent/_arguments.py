@@ -18,7 +18,7 @@ from crossent import options
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-NO_TARGETS, INDICES, DISTRIBUTIONS = 0, 1, 2
+INDICES, DISTRIBUTIONS = 1, 2
 DEFAULT_IGNORE_INDEX = options.IGNORE_INDEX
 
 FLOATS = frozenset(("float64", "float32", "float16", "bfloat16"))
@@ -176,7 +176,10 @@ def target_array(targets: ArrayLike, logits: Array, axis: int) -> Targets:
     array = targets if type(targets) is np.ndarray else np.asarray(targets)
     if array.size == 0 and not hasattr(targets, "dtype"):  # an empty list is float64 to NumPy
         array = array.astype(np.int64)
-    return Targets(array, target_form(array.shape, _name_of(array.dtype), logits.shape, axis))
+    form = target_form(array.shape, _name_of(array.dtype), logits.shape, axis)
+    if form == DISTRIBUTIONS and array.ndim == 1:
+        check_single_row(array)
+    return Targets(array, form)
 
 
 def target_form(
@@ -196,6 +199,19 @@ def target_form(
             "real numbers"
         )
     return DISTRIBUTIONS
+
+
+def check_single_row(targets: Array, words: Words = ARRAYS) -> None:
+    """Raises ValueError for integer targets of a single row of logits that are not one-hot."""
+    if targets.dtype.kind not in "iub" or (targets.sum() == 1 and np.isin(targets, (0, 1)).all()):
+        return
+    shape = targets.shape
+    raise ValueError(
+        f"{words.targets} {words.have} shape {shape}, that of {words.logits}, and {words.are} not "
+        f"one-hot. {words.logits} of shape {shape} {words.are} one row of {shape[0]} classes: give "
+        f"one class, or a 1 among zeros. For {shape[0]} binary scores z stack [0, z], so that "
+        f"{words.logits} {words.have} shape ({shape[0]}, 2)"
+    )
 
 
 def _raise_not_indices(shape: Shape, dtype: str, logits_shape: Shape, words: Words) -> NoReturn:
@@ -296,16 +312,16 @@ def check_class_weight(shape: Shape, dtype: str, classes: int, words: Words = AR
 
 
 def class_weight(weight: ArrayLike | None, classes: int) -> Array | None:
-    """Class weights as C contiguous float64 numbers, finite and >= 0."""
+    """Class weights as C contiguous float64 numbers, finite."""
     if weight is None:
         return None
     array = np.asarray(weight)
     check_class_weight(array.shape, _name_of(array.dtype), classes)
     array = np.require(array, np.float64, ["C", "ALIGNED"])
-    bad = ~(np.isfinite(array) & (array >= 0))
+    bad = ~np.isfinite(array)
     if bad.any():
         k = int(bad.argmax())
-        raise ValueError(f"weight[{k}] is {array[k]}; class weights must be finite and >= 0")
+        raise ValueError(f"weight[{k}] is {array[k]}; class weights must be finite")
     return array
 
 
@@ -431,53 +447,3 @@ def unknown_isa(name: str, available: list[str]) -> ImportError:
         f"CROSSENT_ISA={name!r} is not available here; choose one of {', '.join(available)}, "
         "or unset it"
     )
-
-
-# Single options, for the functions that do not take `options.checked` yet
-
-
-class Scaling(NamedTuple):
-    """softcap, 0 for none, and logit_scale."""
-
-    softcap: float
-    logit_scale: float
-
-
-def scaling(softcap: float | None, logit_scale: float) -> Scaling:
-    """softcap and logit_scale, checked."""
-    given = options.checked({**options.DEFAULTS, "softcap": softcap, "logit_scale": logit_scale})
-    return Scaling(given.softcap or 0.0, given.logit_scale)
-
-
-class Reduction(NamedTuple):
-    """How rows' losses become one: normalizer 0 means that the divisor is computed."""
-
-    name: str
-    normalizer: float
-    when_empty: str
-
-
-def reduction_rule(reduction: str, normalizer: float | None, when_empty: str) -> Reduction:
-    """reduction, normalizer and when_empty, checked together."""
-    asked = {"reduction": reduction, "normalizer": normalizer, "when_empty": when_empty}
-    given = options.checked({**options.DEFAULTS, **asked})
-    return Reduction(given.reduction, given.normalizer or 0.0, given.when_empty)
-
-
-def smoothing(label_smoothing: float) -> float:
-    """label_smoothing, from 0 to 1."""
-    return options.checked({**options.DEFAULTS, "label_smoothing": label_smoothing}).label_smoothing
-
-
-def z_loss_factor(z_loss: float) -> float:
-    """z_loss, finite and not negative."""
-    return options.checked({**options.DEFAULTS, "z_loss": z_loss}).z_loss
-
-
-def ignored(ignore_index: int, form: int) -> int | None:
-    """The index that marks rows to leave out; with distributions there is none."""
-    given = options.checked({**options.DEFAULTS, "ignore_index": ignore_index})
-    if form == INDICES:
-        return given.ignore_index
-    options.check_for_distributions(given)
-    return None

@@ -9,6 +9,7 @@ PyTorch's in float32; in bfloat16 PyTorch's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -74,12 +75,12 @@ def _described(tensor: Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
 
 
 def class_weight(weight: Tensor | None) -> Tensor | None:
-    """Class weights as the core takes them: contiguous float64, finite and >= 0."""
+    """Class weights as the core takes them: contiguous float64, finite."""
     if weight is None:
         return None
     weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
     least, most = torch.aminmax(weight)
-    if not (least.item() >= 0 and most.item() < float("inf")):
+    if not (least.item() > -math.inf and most.item() < math.inf):
         rules.class_weight(weight.numpy(), weight.numel())  # raises
     return _internals.unwrapped(weight)
 

@@ -117,6 +117,10 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
     form = rules.target_form(target.shape, _NAMES[target.dtype], shape, axis, _WORDS)
     if target.device != input.device:
         _check_device("target", target, input)
+    if form == rules.DISTRIBUTIONS and len(shape) == 1 and target.dtype not in _FLOATS:
+        values = None if torch.compiler.is_compiling() else _values(target)
+        if values is not None:
+            rules.check_single_row(values.numpy(), _WORDS)
     return form
 
 

@@ -45,7 +45,7 @@ def cross_entropy(
         input: logits, (C), (N, C) or (N, C, d1, ...): float64, float32, float16 or bfloat16.
         target: class indices of any integer dtype, (), (N) or (N, d1, ...); or distributions of
             any real dtype and the input's shape.
-        weight: (C) class weights, finite and >= 0; None: all 1.
+        weight: (C) class weights, finite; None: all 1.
         size_average, reduce: PyTorch's deprecated spellings of reduction.
         ignore_index, reduction, label_smoothing: as in PyTorch.
         z_loss, softcap, normalizer, when_empty: as for `crossent.cross_entropy`.
