@@ -478,5 +478,5 @@ def test_the_process_stays_within_the_working_memory(dtype):
 def test_the_plan_leaves_room_for_what_products_keep():
     classes, features, kept, memory = 262_144, 768, 8 << 20, 128 << 20
     with working_memory(memory):
-        rows, panel = _blocks.plan(8192, features, classes, 2, kept)
+        rows, panel = _blocks.block_sizes(8192, features, classes, 2, kept)
     assert 2 * (rows * classes + 2 * panel * features) + kept <= memory

@@ -261,19 +261,19 @@ class _Bfloat16Head(_blocks.Head):
         self.grads, self.adds = _blocks.Gradients(*grads), False
         self.classes, features = layer.linear_weight.shape
         count, item = len(layer.input), layer.input.dtype.itemsize
-        self.plan = _blocks.plan(count, features, self.classes, item, _KEPT)
+        self.sizes = _blocks.block_sizes(count, features, self.classes, item, _KEPT)
         self.has_weight_sum = False
         if grads[1] is not None:
-            several = self.plan.rows < count
+            several = self.sizes.rows < count
             self.weight_sum: Any = torch.empty(self.classes, features) if several else grads[1]
-            self.product: Any = layer.input.new_empty(self.plan.panel, features)
+            self.product: Any = layer.input.new_empty(self.sizes.panel, features)
         if grads[2] is not None:
             self.bias_sum: Any = torch.zeros(self.classes)
 
     def empty_block(self) -> Any:
-        return self.inputs.new_empty(self.plan.rows, self.classes)
+        return self.inputs.new_empty(self.sizes.rows, self.classes)
 
-    def features(self, rows: _blocks.Rows) -> Any:
+    def features(self, rows: _blocks.Selection) -> Any:
         return self.inputs[rows]
 
     def logits(self, features: Any, block: Any) -> Any:
@@ -287,7 +287,7 @@ class _Bfloat16Head(_blocks.Head):
             part = slice(begin, begin + _SUMMED)
             self.bias_sum[part] += grad_logits[:, part].sum(0, dtype=torch.float32)
 
-    def _input_gradient(self, grad_logits: Any, rows: _blocks.Rows) -> None:
+    def _input_gradient(self, grad_logits: Any, rows: _blocks.Selection) -> None:
         self.grads.inputs[rows] = grad_logits @ self.linear_weight
 
     def _add_weight_gradient(self, grad_logits: Any, features: Any) -> None:
@@ -328,7 +328,7 @@ def _array(tensor: Any) -> Any:
     return None if tensor is None else tensor.numpy()
 
 
-class _Rows(NamedTuple):
+class _JudgedTargets(NamedTuple):
     """Targets of a linear call, checked."""
 
     targets: Tensor  # int64 (N, ...), or distributions (N, C, ...)
@@ -336,15 +336,17 @@ class _Rows(NamedTuple):
     divisor: float  # of the sum of the losses; 1 unless it is a mean
 
 
-def _rows(shape: torch.Size, target: Tensor, weight: Tensor | None, options: Options) -> _Rows:
+def _judged(
+    shape: torch.Size, target: Tensor, weight: Tensor | None, options: Options
+) -> _JudgedTargets:
     if target.dim() == len(shape):
-        return _Rows(target, None, judge(options, target, shape, 1).divisor)
+        return _JudgedTargets(target, None, judge(options, target, shape, 1).divisor)
     verdict = np.empty(target.shape, np.uint8)
     divisor = judge(options, target, shape, None, weight, verdict).divisor
     counts = verdict == _KEPT_ROW
     if counts.ndim > 1:  # a row is multiplied where one of its positions counts
         counts = counts.any(axis=tuple(range(1, counts.ndim)))
-    return _Rows(target.to(torch.int64), _blocks.kept_rows(counts), divisor)
+    return _JudgedTargets(target.to(torch.int64), _blocks.kept_rows(counts), divisor)
 
 
 def linear_loss(
@@ -362,14 +364,14 @@ def linear_loss(
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     shape = layer.logits_shape
-    rows = _rows(shape, target, weight, options)
+    rows = _judged(shape, target, weight, options)
     if rows.divisor == 0 and options.when_empty == "raise":
         rules.raise_empty()
     none = options.reduction == "none"
     differentiates = any(grad is not None for grad in grads)
     losses = layer.loss_like(options.reduction).zero_()
 
-    def kernel(block: Any, part: _blocks.Rows) -> float:
+    def kernel(block: Any, part: _blocks.Selection) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         values = torch.empty_like(losses[part]) if none else None
         total = solve(
@@ -392,11 +394,11 @@ def linear_scores(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(nll, lse, entropy, argmax) of every row."""
     shape = layer.logits_shape
-    rows = _rows(shape, target, None, options)
+    rows = _judged(shape, target, None, options)
     nll, lse, entropy = (layer.loss_like("none") for _ in range(3))
     argmax = nll.new_empty(nll.shape, dtype=torch.int64)
 
-    def kernel(block: Any, part: _blocks.Rows) -> float:
+    def kernel(block: Any, part: _blocks.Selection) -> float:
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         return solve(
             Output.SCORES, logits, rows.targets[part], None, options, divisor=rows.divisor,

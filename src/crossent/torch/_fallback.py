@@ -63,24 +63,24 @@ def _classes(u: Tensor, axis: int) -> Tensor:
     return _along(axis, u.dim(), torch.arange(u.shape[axis], device=u.device))
 
 
-class _Rows(NamedTuple):
+class _Terms(NamedTuple):
     d: Tensor  # u - m
     exps: Tensor  # exp(d)
     row_max: Tensor  # m, a constant; class axis kept, of size 1
     rel_lse: Tensor  # lse - m, likewise
 
 
-def _rows(u: Tensor, axis: int) -> _Rows:
+def _terms(u: Tensor, axis: int) -> _Terms:
     row_max = u.detach().amax(axis, keepdim=True)
     d = u - row_max
     exps = torch.exp(d) * (1 + _rounding(u.detach(), row_max, d.detach()))
     largest = u.detach().argmax(axis, keepdim=True)
     holds = _classes(u, axis) == largest
     rest = torch.where(holds, torch.expm1(d), exps).sum(axis, keepdim=True)
-    return _Rows(d, exps, row_max, torch.log1p(rest))
+    return _Terms(d, exps, row_max, torch.log1p(rest))
 
 
-def _target_nll(rows: _Rows, labels: Tensor, axis: int) -> Tensor:
+def _target_nll(rows: _Terms, labels: Tensor, axis: int) -> Tensor:
     """lse - u_t of every row; labels keep the class axis, of size 1."""
     is_target = _classes(rows.d, axis) == labels
     d_target = rows.d.gather(axis, labels)
@@ -115,20 +115,20 @@ def loss(
     scale = options.logit_scale if logit_scale is None else logit_scale
     dtype = loss_dtype(logits)
     w = None if weight is None else _along(axis, logits.dim(), weight.to(dtype))
-    spread = options.label_smoothing / classes
+    even = options.label_smoothing / classes
     kept = None
     if target.dim() < logits.dim():
         labels, kept = _labels(target.unsqueeze(axis), options.ignore_index)
-        rows = _rows(_scaled(torch.where(kept, logits, 0.0), options.softcap, scale), axis)
+        rows = _terms(_scaled(torch.where(kept, logits, 0.0), options.softcap, scale), axis)
         of_target = 1.0 if weight is None else weight.to(dtype)[labels]
         row_loss = (1 - options.label_smoothing) * of_target * _target_nll(rows, labels, axis)
-        mass = spread if w is None else spread * w
-        if spread:
+        mass = even if w is None else even * w
+        if even:
             all_nll = rows.rel_lse - rows.d
             row_loss = row_loss + (mass * _without_mass(mass, all_nll)).sum(axis, keepdim=True)
     else:
-        rows = _rows(_scaled(logits, options.softcap, scale), axis)
-        mass = (1 - options.label_smoothing) * target.to(dtype) + spread
+        rows = _terms(_scaled(logits, options.softcap, scale), axis)
+        mass = (1 - options.label_smoothing) * target.to(dtype) + even
         mass = mass if w is None else mass * w
         all_nll = rows.rel_lse - rows.d
         row_loss = (mass * _without_mass(mass, all_nll)).sum(axis, keepdim=True)
@@ -175,7 +175,7 @@ def scores(
     scale = options.logit_scale if logit_scale is None else logit_scale
     labels, kept = _labels(target.unsqueeze(axis), options.ignore_index)
     u = _scaled(logits, options.softcap, scale)
-    rows = _rows(u, axis)
+    rows = _terms(u, axis)
     nll = torch.where(kept, _target_nll(rows, labels, axis), 0.0)
     prob = torch.exp(rows.d - rows.rel_lse)
     all_nll = rows.rel_lse - rows.d
@@ -215,7 +215,7 @@ def lse_and_entropy_gradient(
     """s o p o (grad_lse + grad_entropy ((lse - u) - entropy)), with s = du/da."""
     axis = class_axis(logits)
     u = _scaled(logits, options.softcap, options.logit_scale)
-    rows = _rows(u, axis)
+    rows = _terms(u, axis)
     prob = torch.exp(rows.d - rows.rel_lse)
     change = torch.zeros_like(prob)
     if grad_lse is not None:
@@ -342,7 +342,7 @@ def _of_blocks(
     """function(input, target, linear_weight, *others) of each block of rows."""
     classes = linear_weight.shape[:-1].numel()
     item = loss_dtype(input).itemsize * _TENSORS_A_BLOCK
-    rows = _blocks.plan(input.shape[0], input.shape[1], classes, item).rows
+    rows = _blocks.block_sizes(input.shape[0], input.shape[1], classes, item).rows
     pieces = zip(input.split(rows), target.split(rows), strict=True)
     found = []
     for x, t in pieces:
