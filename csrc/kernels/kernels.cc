@@ -58,11 +58,11 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
 
 // 2. Long rows from start to end, a group at a time.
 
-// The sums of one row, segment by segment: the order in which they are added is that of a row whose segments several
-// threads take.
+// Sums one row, segment by segment: in the order of a row whose segments several threads take.
 template <class Path, class X = typename Path::Number>
-Sums<X> sum_long_row(const Problem& problem, RowGroup& group, int row, X* keep, BlockReference<X>* references) {
-  Sums<X> fresh, sums;
+CROSSENT_INLINE void sum_long_row(const Problem& problem, RowGroup& group, int row, X* keep,
+                                  BlockReference<X>* references, Sums<X>& sums) {
+  Sums<X> fresh;
   Path::start(problem, group, row, fresh);
   for (int64_t s = 0; s < segments_of(problem); ++s) {
     Sums<X> next = fresh;
@@ -73,7 +73,6 @@ Sums<X> sum_long_row(const Problem& problem, RowGroup& group, int row, X* keep, 
       Path::join(problem, next, sums);
     }
   }
-  return sums;
 }
 
 template <class Path>
@@ -95,7 +94,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
     for (int r = 0; r < group.rows; ++r) {
       keeps[r] = keep_for<X>(here, group.grad[r], beside + r * here.classes);
       if (group.ignored(r) && here.output != Output::scores) continue;
-      sums[r] = sum_long_row<Path>(here, group, r, keeps[r], references + r * blocks);
+      sum_long_row<Path>(here, group, r, keeps[r], references + r * blocks, sums[r]);
       group.take(r, sums[r]);
       Path::take(here, group, r, sums[r]);
       anchors[r] = sums[r].anchor;
