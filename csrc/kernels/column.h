@@ -117,8 +117,8 @@ void sum_tile(const Problem& problem, RowGroup& group, const Pair<Seen<X>>& seen
 
 // One row of a tile, for a factor so large or small that its head or tail is no normal X.
 template <class X>
-__attribute__((noinline, cold)) void scale_row_slowly(const Problem& problem, const RowGroup& group, const Tile<X>& tile,
-                                                int lane, X* to) {
+__attribute__((noinline, cold)) void scale_row_slowly(const Problem& problem, const RowGroup& group,
+                                                      const Tile<X>& tile, int lane, X* to) {
   const int row = tile.first + lane;
   const double mass = even_mass(problem) * group.grad_loss[row];
   for (int k = 0; k < static_cast<int>(problem.classes); ++k) {

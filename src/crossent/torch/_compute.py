@@ -136,9 +136,10 @@ def solve(
     options: Options,
     *,
     grad_loss: Tensor | None = None,
+    divisor: float | None = None,
     **operands: Any,
 ) -> float:
-    """One problem for the core, and the sum of the losses; operands: others of `_core.solve`.
+    """One problem for the core, and the sum of the losses; operands: as `_core.solve` has them.
 
     grad_loss: the incoming gradient, of the loss's shape; None: 1.
 
@@ -152,7 +153,7 @@ def solve(
         by_row = options.reduction == "none"
         operands["grad_loss"] = _described(grad_loss) if by_row else grad_loss.item()
     axis, described = class_axis(logits), (*_described(logits), logits.shape)
-    outcome = _core.solve(output, options, axis, described, _described(target), **operands)
+    outcome = _core.solve(output, options, axis, described, _described(target), operands, divisor)
     if outcome.bad_row >= 0:
         _raise_bad_target(outcome.bad_row, target, logits.shape)
     if outcome.empty and options.when_empty == "raise":
