@@ -170,10 +170,8 @@ def loss(
 ) -> Tensor:
     """The loss, and into `grad` its gradient for an incoming gradient of 1."""
     result = loss_like(logits, options.reduction)
-    operands: dict[str, Any] = {"loss": _described(result)}
-    if grad is not None:  # what is None takes longer to hand over than to leave out
-        operands["grad"] = _described(grad)
-    solve(Output.LOSS, logits, target, weight, options, **operands)
+    into = None if grad is None else _described(grad)
+    solve(Output.LOSS, logits, target, weight, options, loss=_described(result), grad=into)
     return result
 
 
@@ -192,10 +190,9 @@ def gradient(
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
     grad = fresh_like(logits) if out is None else out
-    operands: dict[str, Any] = {"grad": _described(grad)}
-    if vector is not None:
-        operands["vector"] = _described(vector)
-    solve(output, logits, target, weight, options, grad_loss=grad_loss, **operands)
+    along = None if vector is None else _described(vector)
+    into = _described(grad)
+    solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=along, grad=into)
     return grad
 
 
