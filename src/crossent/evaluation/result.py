@@ -155,7 +155,7 @@ def build_result(
         nll_standard_error=nll.standard_error,
         perplexity=exponential(nll.value),
         bits=nll.value / math.log(2),
-        infinite_rows=sums.nll.infinities,
+        infinite_rows=sums.nll.of_a.infinities,
         quantiles={"median": median, "p90": p90, "p99": p99},
         hardest=hardest,
         options=options.as_dict(),
@@ -191,10 +191,10 @@ def exponential(power: float) -> float:
 
 def class_figures(sums: ClassSums) -> Classes:
     """The figures that need answers and labels."""
-    weight = sums.rows.weight()
+    weight = sums.weight.values()
     with np.errstate(invalid="ignore", divide="ignore"):
         loss_of_class = sums.nll.values() / weight
-        accuracy_of_class = sums.right.weight() / weight
+        accuracy_of_class = sums.right.values() / weight
     accuracy, brier = sums.correct.estimate(), sums.brier.estimate()
     return Classes(
         count=len(weight),
@@ -208,7 +208,7 @@ def class_figures(sums: ClassSums) -> Classes:
         confidence=sums.calibration.mean_confidence(),
         calibration_error=sums.calibration.error(),
         calibration=sums.calibration.bins(),
-        rows_of_class=sums.rows.rows.copy(),
+        rows_of_class=sums.rows.copy(),
         loss_of_class=loss_of_class,
         accuracy_of_class=accuracy_of_class,
         ranks=sums.ranks.bins(),

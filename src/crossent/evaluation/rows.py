@@ -198,3 +198,8 @@ def largest(values: Array, most: int) -> list[int]:
 def weighted(values: Array, row_weight: Array | None) -> Array:
     """values * row_weight; None stands for ones."""
     return values if row_weight is None else values.astype(np.float64) * row_weight
+
+
+def ones_or(row_weight: Array | None, rows: int) -> Array:
+    """The rows' weights; None stands for ones."""
+    return np.ones(rows, np.bool_) if row_weight is None else row_weight

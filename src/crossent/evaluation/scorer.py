@@ -123,7 +123,7 @@ class RowScorer:
             shares = labels.share[kept].astype(np.float64)
             if block.row_weight is not None:
                 shares *= block.row_weight[kept, None]
-            scores.target_sums.add_rows(shares)
+            scores.target_sums.add(shares)
         scores.like_logprobs = scores.like_probs = look
         if look and kept.any():
             self._look(scores, block.type_name, of_rows["nll"], u, labels, kept)

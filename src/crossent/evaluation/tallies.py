@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
-from crossent.evaluation.rows import RowScores, weighted
+from crossent.evaluation.rows import RowScores, ones_or, weighted
 
 Array = NDArray[Any]
 Rows = dict[str, Array]  # as in RowScores
@@ -23,26 +23,6 @@ CALIBRATION_BINS = 15
 TOP = 5  # classes among which the truth is looked for
 RANK_BINS = 34  # rank 1, 2, 3-4, 5-8, ... up to 2^32
 MOST_DENSE_CLASSES = 1024  # above that, confusion is counted in a sketch
-
-
-class WeightedCounts(Sums):
-    """How many rows, or how much row weight, fell to each of G groups."""
-
-    def __init__(self, groups: int) -> None:
-        self.rows = np.zeros(groups, np.int64)
-        self._weight: ExactSum | None = None
-
-    def add(self, group_of: Array, row_weight: Array | None = None) -> None:
-        """Adds a row to each group named, with its weight (None: 1)."""
-        self.rows += np.bincount(group_of, minlength=len(self.rows))
-        if row_weight is not None:
-            if self._weight is None:
-                self._weight = ExactSum(len(self.rows))
-            self._weight.add(row_weight, group_of)
-
-    def weight(self) -> NDArray[np.float64]:
-        """(G,), the weight in each group: the number of rows where none was weighted."""
-        return self.rows.astype(np.float64) if self._weight is None else self._weight.values()
 
 
 class CalibrationBin(NamedTuple):
@@ -59,21 +39,20 @@ class Calibration(Sums):
     """Rows, confidence and right answers in bins of equal width."""
 
     def __init__(self, bins: int = CALIBRATION_BINS) -> None:
-        self.counts, self.correct = WeightedCounts(bins), WeightedCounts(bins)
-        self.confidence = ExactSum(bins)
+        self.weight, self.correct, self.confidence = (ExactSum(bins) for _ in range(3))
 
     def add(self, confidence: Array, correct: Array, row_weight: Array | None = None) -> None:
         """Adds rows by the probability of the predicted class, from 0 to 1."""
         count = self.confidence.groups
         bins = np.minimum((confidence * count).astype(np.intp), count - 1)
-        self.counts.add(bins, row_weight)
-        self.correct.add(bins[correct], None if row_weight is None else row_weight[correct])
-        self.confidence.add(confidence if row_weight is None else confidence * row_weight, bins)
+        self.weight.add(ones_or(row_weight, len(bins)), bins)
+        self.correct.add(weighted(correct, row_weight), bins)
+        self.confidence.add(weighted(confidence, row_weight), bins)
 
     def bins(self) -> list[CalibrationBin]:
         """The bins that hold rows."""
-        weight, count = self.counts.weight(), self.confidence.groups
-        correct, confidence = self.correct.weight(), self.confidence.values()
+        count, weight = self.weight.groups, self.weight.values()
+        correct, confidence = self.correct.values(), self.confidence.values()
         return [
             CalibrationBin(
                 k / count, (k + 1) / count, float(weight[k]),
@@ -89,10 +68,10 @@ class Calibration(Sums):
     def error(self) -> float:
         """The mean gap between confidence and accuracy; see ``calibration_error``."""
         # The counts cancel: n_b |mean confidence - share right| = |sum of (confidence - right)|.
-        return self._mean(abs(self.confidence.values() - self.correct.weight()))
+        return self._mean(abs(self.confidence.values() - self.correct.values()))
 
     def _mean(self, of_bins: NDArray[np.float64]) -> float:
-        total = math.fsum(self.counts.weight())
+        total = math.fsum(self.weight.values())
         return math.fsum(of_bins) / total if total else math.nan
 
 
@@ -341,8 +320,8 @@ class ClassSums(Sums):
         self.correct, self.in_top = WeightedMean(), WeightedMean()
         self.brier = WeightedMean()
         self.calibration = Calibration()
-        self.rows, self.right = WeightedCounts(classes), WeightedCounts(classes)
-        self.nll = ExactSum(classes)
+        self.rows = np.zeros(classes, np.int64)
+        self.weight, self.right, self.nll = (ExactSum(classes) for _ in range(3))
         self.target_sums: ExactSum | None = None  # of distributions
         self.ranks = RankLosses()
         self.confusion: Confusion | ConfusionSketch = ConfusionSketch(classes)
@@ -363,8 +342,9 @@ class ClassSums(Sums):
         self.in_top.add(weighted(rows["rank"] <= TOP, weight), weight)
         self.brier.add(weighted(rows["brier"], weight), weight)
         self.calibration.add(rows["confidence"], correct, weight)
-        self.rows.add(label, weight)
-        self.right.add(label[correct], None if weight is None else weight[correct])
+        self.rows += np.bincount(label, minlength=len(self.rows))
+        self.weight.add(ones_or(weight, len(label)), label)
+        self.right.add(weighted(correct, weight), label)
         self.nll.add(weighted(rows["nll"], weight), label)
         self.ranks.add(rows["rank"], rows["nll"])
         self.confusion.add(label, predicted)
