@@ -125,11 +125,7 @@ class EvaluationAccumulator:
         weight = None if row_weight is None else np.asarray(row_weight)
         if weight is not None and weight.shape != (len(array),):
             raise ValueError(f"row_weight has shape {weight.shape}; it must have ({len(array)},)")
-        block = Block(
-            self.next_row, without_bfloat16(array), array.dtype.name, without_bfloat16(target),
-            weight, None if other is None else without_bfloat16(other),
-        )  # fmt: skip
-        self.add(self.score(block, Workspace()), len(array))
+        self._add_block(logits=array, targets=target, row_weight=weight, other=other)
 
     def _matrix(self, logits: ArrayLike, name: str) -> Array:
         array = arguments.logits_array(logits, name)
@@ -141,10 +137,14 @@ class EvaluationAccumulator:
 
     def update_logprobs(self, logprobs: ArrayLike, *, row_weight: ArrayLike | None = None) -> None:
         """Adds rows of which only the natural log-probability of the truth is known, (N,)."""
-        array = np.asarray(logprobs)
         weight = None if row_weight is None else np.asarray(row_weight)
-        block = Block(self.next_row, without_bfloat16(array), array.dtype.name, None, weight)
-        self.add(self.score(block, Workspace()), len(array))
+        self._add_block(logits=np.asarray(logprobs), row_weight=weight)
+
+    def _add_block(self, *, logits: Array, **others: Array | None) -> None:
+        given = {name: without_bfloat16(one) for name, one in others.items() if one is not None}
+        type_name = logits.dtype.name
+        block = Block(self.next_row, type_name, without_bfloat16(logits), **given)
+        self.add(self.score(block, Workspace()), len(logits))
 
     def score(self, block: Block, workspace: Workspace) -> RowScores:
         """The scores of a block, for ``add``. Changes nothing: any thread may call it."""

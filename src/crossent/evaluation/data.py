@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,30 +38,22 @@ class Data:
     other: Table | None
 
     @property
-    def tables(self) -> list[Table]:
-        """Those that there are."""
-        found = (self.logits, self.targets, self.row_weight, self.other)
-        return [table for table in found if table is not None]
+    def tables(self) -> dict[str, Table]:
+        """Those that there are, by name."""
+        return {name: table for name, table in vars(self).items() if table is not None}
 
     @property
     def row_bytes(self) -> int:
         """What is read for a row."""
-        return sum(table.row_bytes for table in self.tables)
+        return sum(table.row_bytes for table in self.tables.values())
 
     def read(self, start: int, stop: int, workspace: Workspace) -> Block:
         """Rows start .. stop, in the workspace's memory."""
-        return Block(
-            start,
-            rows_of(self.logits, start, stop, workspace, "logits"),
-            self.logits.type_name,
-            *(
-                None if table is None else rows_of(table, start, stop, workspace, name)
-                for table, name in (
-                    (self.targets, "targets"), (self.row_weight, "row weight"),
-                    (self.other, "other"),
-                )
-            ),
-        )  # fmt: skip
+        rows = {
+            name: rows_of(table, start, stop, workspace, name)
+            for name, table in self.tables.items()
+        }
+        return Block(start, self.logits.type_name, **rows)
 
     def locate(self, error: BadRow) -> BadRow:
         """The error with the file that holds the row, and what to do."""
@@ -81,9 +74,15 @@ class Data:
         message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
         return BadRow(error.row, error.reason, error.source, message)
 
+    @property
+    def files(self) -> list[Path]:
+        """Those that are read."""
+        parts = [part for table in self.tables.values() for part in table.parts]
+        return [part.file.path for part in parts if part.file is not None]
+
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is no longer what it was."""
-        for table in self.tables:
+        for table in self.tables.values():
             table.check_unchanged()
 
 
@@ -108,17 +107,17 @@ def opened(
         def arrays(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
             found = [] if given is None else arrays_of(given, names)
             for array in found:
-                files.callback(array.numbers.close)
+                files.callback(array.close)
             return found
 
-        if logprobs is not None:
-            main = arrays(logprobs, LOGPROBS_NAMES)
-            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGPROBS_NAMES)
-            yield fitted_logprobs(main, weights, others)
-        else:
-            main, of_targets = arrays(logits, LOGITS_NAMES), arrays(targets, TARGETS_NAMES)
-            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGITS_NAMES)
+        names = LOGITS_NAMES if logprobs is None else LOGPROBS_NAMES
+        main = arrays(logits if logprobs is None else logprobs, names)
+        of_targets = arrays(targets, TARGETS_NAMES)
+        weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, names)
+        if logprobs is None:
             yield fitted(main, of_targets, weights, others, axis=axis, ignore_index=ignore_index)
+        else:
+            yield fitted_logprobs(main, weights, others)
 
 
 def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:

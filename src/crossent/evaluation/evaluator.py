@@ -156,7 +156,7 @@ def evaluated(
     try:
         outputs = outputs_of(data, grad, losses)
         with reserved(outputs) as files:
-            scan(passes, sums)
+            passes.run("evaluating", sums.score, sums.add)
             result = sums.result()
             if temperature:
                 result = replace(result, temperature=fit_temperature(passes, sums))
@@ -166,17 +166,7 @@ def evaluated(
     return replace(result, files=names_of_files(data))
 
 
-def scan(passes: Passes, sums: EvaluationAccumulator) -> None:
-    """The pass that finds every figure."""
-    passes.run("evaluating", sums.score, sums.add)
-
-
 def names_of_files(data: Data) -> dict[str, list[str]]:
     """The files that were read, by what they hold."""
-    return {
-        name: table.names
-        for name, table in (
-            ("logits" if data.targets else "logprobs", data.logits), ("targets", data.targets),
-            ("row_weight", data.row_weight), ("compare", data.other),
-        ) if table is not None
-    }  # fmt: skip
+    called = {"logits": "logits" if data.targets else "logprobs", "other": "compare"}
+    return {called.get(name, name): table.names for name, table in data.tables.items()}

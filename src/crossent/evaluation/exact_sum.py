@@ -78,7 +78,7 @@ class ExactSum(Sums):
     def _add_piece(self, numbers: Array, group_of: Array | None) -> None:
         finite = np.isfinite(numbers)
         if not finite.all():
-            self.infinities += np.count_nonzero(numbers == np.inf)
+            self.infinities += int(np.count_nonzero(numbers == np.inf))
             others = np.where(finite, 0.0, numbers)
             with np.errstate(invalid="ignore"):  # inf - inf is nan
                 self._not_finite += self._float_per_group(others, group_of)

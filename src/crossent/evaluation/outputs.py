@@ -7,7 +7,7 @@ sound: a bad label in the last row is found before the first byte is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,10 @@ from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.passes import Passes
+from crossent.evaluation.readers.array_file import BFLOAT16
 from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.safetensors import safetensors_header
-from crossent.evaluation.readers.table import Layout, Table, layout_of
+from crossent.evaluation.readers.table import Layout, layout_of
 from crossent.evaluation.rows import Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
@@ -59,62 +60,70 @@ class Output(NamedTuple):
     """A file of a row of classes, or of one number, for each row of the data."""
 
     path: Path
-    header: bytes
+    shape: tuple[int, ...]
     layout: Layout
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # BFLOAT16 for the bits of such numbers
     rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array]  # (n, C) or (n,) of a block
 
     @property
-    def size(self) -> int:
-        """In bytes."""
-        return len(self.header) + self.layout.rows * self.layout.classes * self.dtype.itemsize
+    def header(self) -> bytes:
+        """What the file begins with."""
+        if self.path.suffix == ".npy":
+            return npy_header(self.shape, self.dtype)
+        type_name = "BF16" if self.dtype == BFLOAT16 else f"F{8 * self.dtype.itemsize}"
+        return safetensors_header("grad", self.shape, type_name, self.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the numbers."""
+        return self.layout.rows * self.layout.classes * self.dtype.itemsize
 
     def write(self, file: SafeFile, first_row: int, rows: Array) -> None:
-        """Writes the rows of a block to their places."""
+        """Writes the rows of a block to their places, counted from the file's end."""
+        if self.dtype == BFLOAT16:
+            rows = bfloat16_bits(rows)
+        numbers_begin = file.size - self.nbytes
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
             some = rows[piece.begin - first_row : piece.end - first_row]
             for k, column in enumerate(some.T if piece.stride else [some]):
-                place = len(self.header) + (piece.first + k * piece.stride) * self.dtype.itemsize
+                place = numbers_begin + (piece.first + k * piece.stride) * self.dtype.itemsize
                 file.write_at(place, np.ascontiguousarray(column, self.dtype))
 
 
 def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:
     """What is to be written: a gradient, losses, both or nothing."""
-    outputs = [] if grad is None else [gradient_output(grad, data.logits)]
+    refuse_overwriting([grad, losses], data.files)
+    logits, outputs = data.logits, []
+    if grad is not None:  # of the logits' type where the format has it
+        layout, dtype = layout_of(logits.shape, logits.axis), logits.dtype
+        if logits.is_bfloat16 and grad.suffix == ".npy":
+            dtype = np.dtype(np.float32)
+        outputs.append(Output(grad, logits.shape, layout, dtype, gradient_of))
     if losses is not None:
-        outputs.append(losses_output(losses, data.logits))
-    for output in outputs:
-        if output.path.exists():
-            refuse_input(output.path, data)
+        dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
+        shape = logits.shape
+        if logits.axis is not None:
+            shape = arguments.row_shape(logits, logits.axis)
+        outputs.append(Output(losses, shape, layout_of(shape, None), dtype, losses_of))
     return outputs
 
 
-def gradient_output(path: Path, logits: Table) -> Output:
-    """The file of a gradient, of the logits' type where the format has it."""
-    dtype, layout = logits.dtype, layout_of(logits.shape, logits.axis)
-    if path.suffix == ".safetensors":
-        type_name = "BF16" if logits.is_bfloat16 else f"F{8 * dtype.itemsize}"
-        size = layout.rows * layout.classes * dtype.itemsize
-        header = safetensors_header("grad", logits.shape, type_name, size)
-        rows_of = bfloat16_gradient_of if logits.is_bfloat16 else gradient_of
-        return Output(path, header, layout, dtype, rows_of)
-    if logits.is_bfloat16:
-        dtype = np.dtype(np.float32)
-    return Output(path, npy_header(logits.shape, dtype), layout, dtype, gradient_of)
-
-
-def losses_output(path: Path, logits: Table) -> Output:
-    """The file of the rows' losses."""
-    dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
-    shape = logits.shape if logits.axis is None else arguments.row_shape(logits, logits.axis)
-    return Output(path, npy_header(shape, dtype), layout_of(shape, None), dtype, losses_of)
+def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
+    """Raises BadOption where an output is one of the inputs."""
+    read = [path for path in inputs if path.exists()]
+    for path in outputs:
+        if path is not None and path.exists() and any(path.samefile(one) for one in read):
+            raise BadOption(f"{path}: is one of the inputs; name another file")
 
 
 @contextmanager
 def reserved(outputs: list[Output]) -> Iterator[list[SafeFile]]:
     """Files of the outputs' sizes; what is not written whole leaves nothing."""
     with ExitStack() as files:
-        yield [files.enter_context(SafeFile(output.path, output.size)) for output in outputs]
+        yield [
+            files.enter_context(SafeFile(output.path, len(output.header) + output.nbytes))
+            for output in outputs
+        ]
 
 
 def write_outputs(
@@ -133,15 +142,6 @@ def write_outputs(
     passes.run("writing", compute, lambda _, rows: None)
     for file in files:
         file.commit()
-
-
-def refuse_input(path: Path, data: Data) -> None:
-    """Raises BadOption where an output is one of the inputs."""
-    for table in data.tables:
-        for part in table.parts:
-            file = part.numbers.file
-            if file is not None and os.path.samefile(path, file.path):
-                raise BadOption(f"{path}: is one of the inputs; name another file")
 
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:
@@ -188,11 +188,6 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if not kept.all():
         out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
     return out
-
-
-def bfloat16_gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
-    """The gradient as the bits of bfloat16."""
-    return bfloat16_bits(gradient_of(block, sums, workspace))
 
 
 def bfloat16_bits(numbers: Array) -> Array:

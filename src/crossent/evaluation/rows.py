@@ -66,9 +66,9 @@ class Block(NamedTuple):
     """Some rows of the data; what was bfloat16 is float32, everything else of the type it had."""
 
     first_row: int
-    logits: Array  # (N, C), or (N,) log-probabilities of the truth
     type_name: str  # that the logits had
-    targets: Array | None  # (N,) class indices or (N, C) distributions
+    logits: Array  # (N, C), or (N,) log-probabilities of the truth
+    targets: Array | None = None  # (N,) class indices or (N, C) distributions
     row_weight: Array | None = None  # (N,)
     other: Array | None = None  # another model's logits, (N, C)
 

@@ -13,6 +13,7 @@ from crossent.commands.eval.text import format_result, verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
+from crossent.evaluation.outputs import refuse_overwriting
 from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, expand, open_array
 from crossent.evaluation.result import EvaluationResult
 
@@ -66,7 +67,7 @@ def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
         weights = np.empty(part.shape, part.dtype)
         part.read_into(weights.reshape(-1), 0)
     finally:
-        part.numbers.close()
+        part.close()
     return weights
 
 
@@ -76,15 +77,6 @@ def check_report_path(path: Path) -> None:
         raise UsageError(f"--report {path}: end its name in .html")
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--report {path}: name a file in a folder that is there")
-
-
-def refuse_overwriting(outputs: list[Path | None], inputs: list[str]) -> None:
-    """Raises UsageError where an output is one of the inputs."""
-    read = [Path(path) for named in inputs for path, _ in expand(named)]
-    there = [path for path in read if path.exists()]
-    for path in outputs:
-        if path is not None and path.exists() and any(path.samefile(one) for one in there):
-            raise UsageError(f"{path}: is one of the inputs; name another file")
 
 
 def eval_command(
@@ -111,7 +103,8 @@ def eval_command(
     inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
         class_weight = None if weight is None else read_class_weight(weight)
-        refuse_overwriting([*outputs.values()], inputs + ([str(weight)] if weight else []))
+        read = [Path(path) for named in inputs for path, _ in expand(named)]
+        refuse_overwriting(outputs.values(), read if weight is None else [*read, weight])
         result = evaluate(
             given.logits, given.targets, logprobs=given.logprobs, weight=class_weight,
             memory=memory << 20, progress=partial(progress, in_bytes=True), **settings,

@@ -11,7 +11,6 @@ import ast
 import io
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from crossent.evaluation.readers.array_file import (
     BFLOAT16,
     UNREADABLE,
     ArrayFile,
-    FileBytes,
-    Numbers,
+    Bytes,
     PlainFile,
     check_held,
     damaged,
@@ -41,20 +39,18 @@ CUT_OFF = "is truncated: its header is cut off"
 
 def open_npy(path: Path, file: PlainFile) -> ArrayFile:
     """The array in a .npy file."""
-    beginning = file.bytes_at(0, BEGINNING)
-    return npy_array(str(path), beginning, file.size, lambda start: FileBytes(file, start))
+    return npy_array(str(path), file.bytes_at(0, BEGINNING), file.size, file, file)
 
 
-def npy_array(
-    name: str, beginning: bytes, size: int, numbers_from: Callable[[int], Numbers]
-) -> ArrayFile:
+def npy_array(name: str, beginning: bytes, size: int, source: Bytes, file: PlainFile) -> ArrayFile:
     """The array in .npy data.
 
     Args:
         name: how messages call it.
         beginning: the data's first ``BEGINNING`` bytes, or all.
         size: how many bytes there are in all.
-        numbers_from: gives the bytes from a place on.
+        source: the data.
+        file: that holds them.
 
     Raises:
         BadFile: the header is cut off, does not describe an array of plain numbers, or promises
@@ -68,10 +64,10 @@ def npy_array(
     promised, held = math.prod(shape) * dtype.itemsize, size - start
     said = f"shape {shape} of {dtype.itemsize} bytes each, {promised:,} bytes,"
     check_held(name, promised, held, said)
+    is_fortran = fields["fortran_order"] and len(shape) > 1
     return ArrayFile(
-        name, numbers_from(start), shape, dtype, is_bfloat16=is_bfloat16,
-        is_fortran=fields["fortran_order"] and len(shape) > 1,
-    )  # fmt: skip
+        name, source, shape, dtype, start, file, is_bfloat16=is_bfloat16, is_fortran=is_fortran
+    )
 
 
 def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:

@@ -39,7 +39,7 @@ def open_arrays(
         arrays = []
         for path, name in chain.from_iterable(expand(os.fspath(one)) for one in listed):
             arrays.append(open_array(Path(path), name, wanted))
-            opened.callback(arrays[-1].numbers.close)
+            opened.callback(arrays[-1].close)
         opened.pop_all()  # they stay open where none is refused
     if not arrays:
         raise BadOption(f"no file is given for the {wanted[0]}")

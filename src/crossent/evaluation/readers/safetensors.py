@@ -16,7 +16,6 @@ from crossent.evaluation.errors import BadFile
 from crossent.evaluation.readers.array_file import (
     UNREADABLE,
     ArrayFile,
-    FileBytes,
     PlainFile,
     check_held,
     damaged,
@@ -64,9 +63,10 @@ def open_tensor(
     entry, held = entries[name], max(one.end for one in entries.values())
     if entry.dtype is None:
         raise BadFile(f"{path}:{name}: holds {entry.type_name}; save it as F32 or BF16")
-    numbers = FileBytes(file, file.size - held + entry.begin)
-    is_bfloat16 = entry.type_name == "BF16"
-    return ArrayFile(f"{path}:{name}", numbers, entry.shape, entry.dtype, is_bfloat16=is_bfloat16)
+    start, is_bfloat16 = file.size - held + entry.begin, entry.type_name == "BF16"
+    return ArrayFile(
+        f"{path}:{name}", file, entry.shape, entry.dtype, start, file, is_bfloat16=is_bfloat16
+    )
 
 
 def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:

@@ -127,7 +127,7 @@ class Table:
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is no longer what it was."""
         for part in self.parts:
-            part.numbers.check_unchanged()
+            part.check_unchanged()
 
 
 def part_layout(part: ArrayFile, axis: int | None) -> Layout:
