@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.exact_sum import Estimate, WeightedMean
-from crossent.evaluation.rows import HardRow, LossOptions
+from crossent.evaluation.rows import Findings, HardRow, LossOptions
 from crossent.evaluation.tallies import (
     CALIBRATION_BINS,
     CalibrationBin,
@@ -135,18 +135,17 @@ def plain(value: Any) -> Any:
 
 
 def build_result(
-    sums: RowSums, options: LossOptions, hardest: list[HardRow], first_bad_row: int | None,
-    warnings: tuple[str, ...],
-) -> EvaluationResult:  # fmt: skip
+    sums: RowSums, options: LossOptions, warnings: tuple[str, ...]
+) -> EvaluationResult:
     """The figures of what an accumulator has added so far."""
-    loss = reduced_loss(sums.loss, options.others)
+    found, loss = sums.found, reduced_loss(sums.loss, options.others)
     nll, (median, p90, p99) = sums.nll.estimate(), sums.histogram.quantiles(QUANTILES)
     return EvaluationResult(
         rows=sums.nll.rows,
-        ignored=sums.ignored,
-        bad_labels=sums.bad_labels,
-        bad_logits=sums.bad_logits,
-        first_bad_row=first_bad_row,
+        ignored=found.ignored,
+        bad_labels=found.bad_labels,
+        bad_logits=found.bad_logits,
+        first_bad_row=found.first_bad_row,
         loss=loss.value,
         loss_standard_error=loss.standard_error,
         loss_sum=sums.loss.total,
@@ -157,9 +156,9 @@ def build_result(
         bits=nll.value / math.log(2),
         infinite_rows=sums.nll.of_a.infinities,
         quantiles={"median": median, "p90": p90, "p99": p99},
-        hardest=hardest,
+        hardest=list(found.hardest),
         options=options.as_dict(),
-        classes=None if sums.of_classes is None else class_figures(sums.of_classes),
+        classes=None if sums.of_classes is None else class_figures(sums.of_classes, found),
         comparison=comparison(sums),
         warnings=warnings,
         histogram=sums.histogram.edges_and_counts(),
@@ -189,7 +188,7 @@ def exponential(power: float) -> float:
         return math.inf
 
 
-def class_figures(sums: ClassSums) -> Classes:
+def class_figures(sums: ClassSums, found: Findings) -> Classes:
     """The figures that need answers and labels."""
     weight = sums.weight.values()
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -199,7 +198,7 @@ def class_figures(sums: ClassSums) -> Classes:
     return Classes(
         count=len(weight),
         uniform_loss=math.log(len(weight)),
-        prior_loss=entropy(weight if sums.target_sums is None else sums.target_sums.values()),
+        prior_loss=entropy(weight if found.target_sums is None else found.target_sums.values()),
         accuracy=accuracy.value,
         accuracy_standard_error=accuracy.standard_error,
         top5=sums.in_top.estimate().value,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import options
-from crossent.evaluation.exact_sum import ExactSum
+from crossent.evaluation.exact_sum import ExactSum, Sums
 from crossent.options import Options
 
 Array = NDArray[Any]
@@ -83,14 +83,29 @@ class HardRow:
     classes: tuple[int, ...] = ()  # the most probable
     probs: tuple[float, ...] = ()  # theirs
 
-    @property
-    def sort_key(self) -> tuple[float, int]:
-        """Hardest first; of equals the earlier row."""
-        return -self.loss, self.row
-
 
 @dataclass
-class RowScores:
+class Findings(Sums):
+    """What is found beside the figures of rows, in a block or in all so far."""
+
+    ignored: int = 0  # rows left out, or of weight 0
+    bad_labels: int = 0
+    bad_logits: int = 0
+    first_bad_row: int | None = None
+    not_logprobs: int = 0  # blocks that cannot hold log-probabilities of all classes
+    not_probs: int = 0
+    hardest: list[HardRow] = field(default_factory=list)
+    target_sums: ExactSum | None = None  # of distributions, class by class
+
+    def merge(self, other: Findings) -> None:
+        """Adds the other's rows."""
+        first_bad = [row for row in (self.first_bad_row, other.first_bad_row) if row is not None]
+        super().merge(other)
+        self.first_bad_row = min(first_bad, default=None)
+        self.hardest.sort(key=lambda row: (-row.loss, row.row))
+
+
+class RowScores(NamedTuple):
     """What is found in the kept rows of a block, one value a row; and what it says of the block.
 
     ``of_rows`` holds, each where there is such:
@@ -108,14 +123,7 @@ class RowScores:
     """
 
     of_rows: dict[str, Array]
-    ignored: int
-    bad_labels: int
-    bad_logits: int
-    first_bad_row: int | None
-    hardest: list[HardRow] = field(default_factory=list)
-    target_sums: ExactSum | None = None  # of distributions, class by class
-    like_logprobs: bool = False  # every row could be
-    like_probs: bool = False
+    found: Findings
 
 
 class Workspace:

@@ -17,6 +17,7 @@ from crossent.evaluation.exact_sum import ExactSum
 from crossent.evaluation.rows import (
     Array,
     Block,
+    Findings,
     HardRow,
     LossOptions,
     RowScores,
@@ -119,15 +120,14 @@ class RowScorer:
             self._compare(of_rows, block, block.other, labels, kept, workspace)
         scores = scores_of(block, of_rows, labels.kept, labels.bad, unsound)
         if labels.share is not None:
-            scores.target_sums = ExactSum(self.classes)
+            scores.found.target_sums = ExactSum(self.classes)
             shares = labels.share[kept].astype(np.float64)
             if block.row_weight is not None:
                 shares *= block.row_weight[kept, None]
-            scores.target_sums.add(shares)
-        scores.like_logprobs = scores.like_probs = look
+            scores.found.target_sums.add(shares)
         if look and kept.any():
-            self._look(scores, block.type_name, of_rows["nll"], u, labels, kept)
-        scores.hardest = [
+            self._look(scores.found, block.type_name, of_rows["nll"], u, labels, kept)
+        scores.found.hardest = [
             hard_row(block.first_row + i, int(labels.label[i]), float(of_rows["nll"][i]), u[i])
             for i in self._hardest_rows(of_rows["nll"], kept, floor)
         ]
@@ -151,7 +151,7 @@ class RowScorer:
             with np.errstate(invalid="ignore"):
                 of_rows["difference"] = nll - other
         scores = scores_of(block, of_rows, kept, np.zeros_like(bad), bad)
-        scores.hardest = [
+        scores.found.hardest = [
             HardRow(block.first_row + i, None, float(nll[i]))
             for i in self._hardest_rows(nll, kept & ~bad, floor)
         ]
@@ -191,10 +191,10 @@ class RowScorer:
         of_rows["other_correct"] = np.argmax(order, axis=1) == labels.label
 
     def _look(
-        self, scores: RowScores, type_name: str, nll: Array, u: Array, labels: Labels, kept: Mask
+        self, found: Findings, type_name: str, nll: Array, u: Array, labels: Labels, kept: Mask
     ) -> None:
         """Whether every row could be log-probabilities (logsumexp 0) or probabilities (sum 1)."""
-        scores.like_logprobs = scores.like_probs = False
+        found.not_logprobs = found.not_probs = 1
         if self.loss.is_scaled:
             return
         near = NEAR[type_name]
@@ -202,12 +202,12 @@ class RowScorer:
             of_label = u[np.arange(len(u)), labels.label]
             telling = kept & np.isfinite(of_label)
             lse = nll[telling] + of_label[telling]
-            scores.like_logprobs = bool((np.abs(lse) <= near).all())
+            found.not_logprobs = int(not (np.abs(lse) <= near).all())
         first = u[int(np.argmax(kept))]
         if first.min() >= 0 and abs(float(first.sum(dtype=np.float64)) - 1) <= near:
             rows = u[kept]
             sums = rows.sum(axis=1, dtype=np.float64)
-            scores.like_probs = bool(rows.min() >= 0 and (np.abs(sums - 1) <= near).all())
+            found.not_probs = int(not (rows.min() >= 0 and (np.abs(sums - 1) <= near).all()))
 
     def _hardest_rows(self, nll: Array, kept: Mask, floor: float) -> list[int]:
         """Which kept rows have the largest losses, none below ``floor``; of equals the earlier."""
@@ -238,13 +238,13 @@ def scores_of(
     counting = kept & ~bad
     if not counting.all():
         of_rows = {name: array[counting] for name, array in of_rows.items()}
-    return RowScores(
-        of_rows,
+    found = Findings(
         ignored=int(np.count_nonzero(~kept)),
         bad_labels=int(np.count_nonzero(bad_labels)),
         bad_logits=int(np.count_nonzero(unsound)),
         first_bad_row=block.first_row + int(np.argmax(bad)) if bad.any() else None,
     )
+    return RowScores(of_rows, found)
 
 
 def nll_of(logprobs: Array, workspace: Workspace, name: str) -> Array:

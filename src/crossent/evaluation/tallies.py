@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
-from crossent.evaluation.rows import RowScores, ones_or, weighted
+from crossent.evaluation.rows import Findings, ones_or, weighted
 
 Array = NDArray[Any]
 Rows = dict[str, Array]  # as in RowScores
@@ -275,7 +275,7 @@ class RowSums(Sums):
     """Sums over rows. ``of_classes`` is None where only log-probabilities are known."""
 
     def __init__(self, classes: int | None, *, is_plain: bool) -> None:
-        self.ignored = self.bad_labels = self.bad_logits = 0
+        self.found = Findings()
         self.loss = WeightedMean()
         self.nll_beside_loss = None if is_plain else WeightedMean()
         self.difference = WeightedMean()
@@ -287,14 +287,6 @@ class RowSums(Sums):
     def nll(self) -> WeightedMean:
         """-log p of the truth, which is the loss where no option changes it."""
         return self.loss if self.nll_beside_loss is None else self.nll_beside_loss
-
-    def count(self, scores: RowScores) -> None:
-        """Adds what a block says beside its rows' figures."""
-        self.ignored += scores.ignored
-        self.bad_labels += scores.bad_labels
-        self.bad_logits += scores.bad_logits
-        if self.of_classes is not None and scores.target_sums is not None:
-            self.of_classes.add_targets(scores.target_sums)
 
     def add(self, rows: Rows) -> None:
         """Adds the figures of rows."""
@@ -322,17 +314,10 @@ class ClassSums(Sums):
         self.calibration = Calibration()
         self.rows = np.zeros(classes, np.int64)
         self.weight, self.right, self.nll = (ExactSum(classes) for _ in range(3))
-        self.target_sums: ExactSum | None = None  # of distributions
         self.ranks = RankLosses()
         self.confusion: Confusion | ConfusionSketch = ConfusionSketch(classes)
         if classes <= MOST_DENSE_CLASSES:
             self.confusion = Confusion(classes)
-
-    def add_targets(self, sums: ExactSum) -> None:
-        """Adds distributions, summed class by class."""
-        if self.target_sums is None:
-            self.target_sums = ExactSum(sums.groups)
-        self.target_sums.merge(sums)
 
     def add(self, rows: Rows) -> None:
         """Adds the figures of rows."""
