@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from crossent import _arguments as arguments
 from crossent import options
 from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
-from crossent.evaluation.readers.array_file import ArrayFile, in_memory
+from crossent.evaluation.readers.array_file import ArrayFile
 from crossent.evaluation.readers.opening import open_arrays
 from crossent.evaluation.readers.table import Table, joined_shape
 from crossent.evaluation.rows import Block, Workspace, widened
@@ -105,7 +104,7 @@ def opened(
     with ExitStack() as files:
 
         def arrays(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
-            found = [] if given is None else arrays_of(given, names)
+            found = [] if given is None else open_arrays(given, names)
             for array in found:
                 files.callback(array.close)
             return found
@@ -118,16 +117,6 @@ def opened(
             yield fitted(main, of_targets, weights, others, axis=axis, ignore_index=ignore_index)
         else:
             yield fitted_logprobs(main, weights, others)
-
-
-def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
-    """Arrays on disk for paths, and for anything else an array in memory."""
-    is_path = isinstance(given, str | os.PathLike)
-    if is_path or (
-        isinstance(given, Sequence) and len(given) and isinstance(given[0], str | os.PathLike)
-    ):
-        return open_arrays(given, names)
-    return [in_memory(np.asarray(given), names[0])]
 
 
 def stand_in(parts: Sequence[ArrayFile], shape: tuple[int, ...]) -> Array:

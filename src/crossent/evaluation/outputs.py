@@ -83,11 +83,11 @@ class Output(NamedTuple):
         if self.dtype == BFLOAT16:
             rows = bfloat16_bits(rows)
         numbers_begin = file.size - self.nbytes
+        rows = rows.reshape(len(rows), -1)
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
-            some = rows[piece.begin - first_row : piece.end - first_row]
-            for k, column in enumerate(some.T if piece.stride else [some]):
-                place = numbers_begin + (piece.first + k * piece.stride) * self.dtype.itemsize
-                file.write_at(place, np.ascontiguousarray(column, self.dtype))
+            some = rows[piece.begin - first_row : piece.end - first_row, piece.of_classes]
+            place = numbers_begin + piece.first * self.dtype.itemsize
+            file.write_at(place, np.ascontiguousarray(some, self.dtype))
 
 
 def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:

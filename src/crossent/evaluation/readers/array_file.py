@@ -21,7 +21,6 @@ from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadFile
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
-UNREADABLE = "its header cannot be read"
 BFLOAT16 = np.dtype(np.uint16)  # how its bits are read: NumPy itself has no such type
 
 
@@ -192,15 +191,3 @@ def loaded(part: ArrayFile) -> ArrayFile:
     array = np.empty(part.nbytes // part.dtype.itemsize, part.dtype)
     part.read_into(array, 0)
     return replace(part, source=ArrayBytes(array), start=0, is_sequential=False)
-
-
-def check_held(name: str, promised: int, held: int, said: str) -> None:
-    """Raises BadFile where a header promises another number of bytes than there are."""
-    if promised != held:
-        verb = "is truncated" if held < promised else "has bytes that no header explains"
-        raise damaged(name, f"{verb}: its header promises {said} and {held:,} are there")
-
-
-def damaged(name: str, what: str) -> BadFile:
-    """The error for a file that cannot be what was saved."""
-    return BadFile(f"{name}: {what}; save or copy it again")

@@ -17,16 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import (
-    BFLOAT16,
-    UNREADABLE,
-    ArrayFile,
-    Bytes,
-    PlainFile,
-    check_held,
-    damaged,
-)
+from crossent.evaluation.errors import BadFile, check_held, damaged
+from crossent.evaluation.readers.array_file import BFLOAT16, ArrayFile, Bytes, PlainFile
 
 MAGIC = npy_format.MAGIC_PREFIX
 LONGEST_HEADER = 10_000  # NumPy's own limit: Python's parser is not safe with longer text
@@ -58,7 +50,7 @@ def npy_array(name: str, beginning: bytes, size: int, source: Bytes, file: Plain
     """
     fields, start = parse_header(name, beginning)
     if not is_header(fields):
-        raise damaged(name, UNREADABLE)
+        raise damaged(name)
     descr, shape = fields["descr"], fields["shape"]
     dtype, is_bfloat16 = number_type(name, descr)
     promised, held = math.prod(shape) * dtype.itemsize, size - start
@@ -89,7 +81,7 @@ def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:
     try:
         return ast.literal_eval(text.strip()), start + length
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise damaged(name, UNREADABLE) from None
+        raise damaged(name) from None
 
 
 def is_header(fields: Any) -> bool:
