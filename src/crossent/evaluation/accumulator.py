@@ -9,16 +9,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.result import EvaluationResult, build_result
-from crossent.evaluation.rows import Block, RowScores, Workspace, loss_options, widened
+from crossent.evaluation.rows import Array, Block, RowScores, Workspace, loss_options, widened
 from crossent.evaluation.scorer import RowScorer
 from crossent.evaluation.tallies import Rows, RowSums
-
-Array = NDArray[Any]
 
 HARDEST = 10
 FOLD = 1 << 15  # rows that are gathered before they are added: a call on few rows costs more

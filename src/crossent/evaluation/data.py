@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent import options
@@ -17,9 +16,7 @@ from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
 from crossent.evaluation.readers.array_file import ArrayFile
 from crossent.evaluation.readers.opening import open_arrays
 from crossent.evaluation.readers.table import Table, joined_shape
-from crossent.evaluation.rows import Block, Workspace, widened
-
-Array = NDArray[Any]
+from crossent.evaluation.rows import Array, Block, Workspace, widened
 
 LOGITS_NAMES = ("logits", "scores", "outputs")
 TARGETS_NAMES = ("targets", "labels", "target", "label", "y")

@@ -14,7 +14,7 @@ from crossent import options
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
 from crossent.evaluation.data import Data, opened
 from crossent.evaluation.errors import BadOption, BadRow
-from crossent.evaluation.outputs import check_outputs, outputs_of, reserved, write_outputs
+from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
 from crossent.evaluation.temperature import fit_temperature
@@ -154,13 +154,12 @@ def evaluated(
     """All passes over opened data, and the result."""
     data = passes.data
     try:
-        outputs = outputs_of(data, grad, losses)
-        with reserved(outputs) as files:
+        with reserved(data, grad, losses) as outputs:
             passes.run("evaluating", sums.score, sums.add)
             result = sums.result()
             if temperature:
                 result = replace(result, temperature=fit_temperature(passes, sums))
-            write_outputs(passes, sums, outputs, files)
+            write_outputs(passes, sums, outputs)
     except BadRow as error:
         raise data.locate(error) from None
     return replace(result, files=names_of_files(data))

@@ -6,14 +6,14 @@ sound: a bad label in the last row is found before the first byte is written.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
 from crossent import _arguments as arguments
@@ -24,13 +24,11 @@ from crossent.evaluation.passes import Passes
 from crossent.evaluation.readers.array_file import BFLOAT16
 from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.safetensors import safetensors_header
-from crossent.evaluation.readers.table import Layout, layout_of
-from crossent.evaluation.rows import Block, Workspace, as_float
+from crossent.evaluation.readers.table import layout_of
+from crossent.evaluation.rows import Array, Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
 from crossent.options import IGNORE_INDEX
-
-Array = NDArray[Any]
 
 SUFFIXES = {"grad": (".npy", ".safetensors"), "losses": (".npy",)}
 
@@ -56,56 +54,80 @@ def check_outputs(grad: Path | None, losses: Path | None) -> None:
         raise BadOption(f"{grad}: is named for the gradient and the losses; name two")
 
 
-class Output(NamedTuple):
-    """A file of a row of classes, or of one number, for each row of the data."""
+class Output(SafeFile):
+    """A file of a row of classes, or of one number, for each row of the data.
 
-    path: Path
-    shape: tuple[int, ...]
-    layout: Layout
-    dtype: np.dtype[Any]  # BFLOAT16 for the bits of such numbers
-    rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array]  # (n, C) or (n,) of a block
+    Args:
+        path: where it goes; the suffix tells the format.
+        shape: of the array.
+        axis: that of the classes; None: one number a row.
+        dtype: of the numbers; BFLOAT16 for the bits of such.
+        rows_of: gives the rows of a block, (n, C) or (n,).
+    """
 
-    @property
-    def header(self) -> bytes:
-        """What the file begins with."""
-        if self.path.suffix == ".npy":
-            return npy_header(self.shape, self.dtype)
-        type_name = "BF16" if self.dtype == BFLOAT16 else f"F{8 * self.dtype.itemsize}"
-        return safetensors_header("grad", self.shape, type_name, self.nbytes)
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        axis: int | None,
+        dtype: np.dtype[Any],
+        rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array],
+    ) -> None:
+        self.layout, self.dtype, self.rows_of = layout_of(shape, axis), dtype, rows_of
+        nbytes = math.prod(shape) * dtype.itemsize
+        if path.suffix == ".npy":
+            self.header = npy_header(shape, dtype)
+        else:
+            type_name = "BF16" if dtype == BFLOAT16 else f"F{8 * dtype.itemsize}"
+            self.header = safetensors_header("grad", shape, type_name, nbytes)
+        super().__init__(path, len(self.header) + nbytes)
 
-    @property
-    def nbytes(self) -> int:
-        """The size of the numbers."""
-        return self.layout.rows * self.layout.classes * self.dtype.itemsize
-
-    def write(self, file: SafeFile, first_row: int, rows: Array) -> None:
-        """Writes the rows of a block to their places, counted from the file's end."""
+    def write_rows(self, first_row: int, rows: Array) -> None:
+        """Writes rows to their places."""
+        rows = rows.reshape(len(rows), -1)
         if self.dtype == BFLOAT16:
             rows = bfloat16_bits(rows)
-        numbers_begin = file.size - self.nbytes
-        rows = rows.reshape(len(rows), -1)
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
             some = rows[piece.begin - first_row : piece.end - first_row, piece.of_classes]
-            place = numbers_begin + piece.first * self.dtype.itemsize
-            file.write_at(place, np.ascontiguousarray(some, self.dtype))
+            place = len(self.header) + piece.first * self.dtype.itemsize
+            self.write_at(place, np.ascontiguousarray(some, self.dtype))
 
 
-def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:
-    """What is to be written: a gradient, losses, both or nothing."""
+@contextmanager
+def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[list[Output]]:
+    """What is to be written, its space reserved; what is not written whole leaves nothing."""
     refuse_overwriting([grad, losses], data.files)
     logits, outputs = data.logits, []
-    if grad is not None:  # of the logits' type where the format has it
-        layout, dtype = layout_of(logits.shape, logits.axis), logits.dtype
-        if logits.is_bfloat16 and grad.suffix == ".npy":
-            dtype = np.dtype(np.float32)
-        outputs.append(Output(grad, logits.shape, layout, dtype, gradient_of))
-    if losses is not None:
-        dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
-        shape = logits.shape
-        if logits.axis is not None:
-            shape = arguments.row_shape(logits, logits.axis)
-        outputs.append(Output(losses, shape, layout_of(shape, None), dtype, losses_of))
-    return outputs
+    with ExitStack() as files:
+        if grad is not None:  # of the logits' type where the format has it
+            dtype = logits.dtype
+            if logits.is_bfloat16 and grad.suffix == ".npy":
+                dtype = np.dtype(np.float32)
+            output = Output(grad, logits.shape, logits.axis, dtype, gradient_of)
+            outputs.append(files.enter_context(output))
+        if losses is not None:
+            dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
+            shape = logits.shape
+            if logits.axis is not None:
+                shape = arguments.row_shape(logits, logits.axis)
+            outputs.append(files.enter_context(Output(losses, shape, None, dtype, losses_of)))
+        yield outputs
+
+
+def write_outputs(passes: Passes, sums: EvaluationAccumulator, outputs: list[Output]) -> None:
+    """The pass that computes and writes the outputs, and gives them their names."""
+    if not outputs:
+        return
+
+    def compute(block: Block, workspace: Workspace) -> None:
+        for output in outputs:
+            output.write_rows(block.first_row, output.rows_of(block, sums, workspace))
+
+    for output in outputs:
+        output.write_at(0, output.header)
+    passes.run("writing", compute, lambda _, rows: None)
+    for output in outputs:
+        output.commit()
 
 
 def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
@@ -114,34 +136,6 @@ def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -
     for path in outputs:
         if path is not None and path.exists() and any(path.samefile(one) for one in read):
             raise BadOption(f"{path}: is one of the inputs; name another file")
-
-
-@contextmanager
-def reserved(outputs: list[Output]) -> Iterator[list[SafeFile]]:
-    """Files of the outputs' sizes; what is not written whole leaves nothing."""
-    with ExitStack() as files:
-        yield [
-            files.enter_context(SafeFile(output.path, len(output.header) + output.nbytes))
-            for output in outputs
-        ]
-
-
-def write_outputs(
-    passes: Passes, sums: EvaluationAccumulator, outputs: list[Output], files: list[SafeFile]
-) -> None:
-    """The pass that computes and writes the outputs, and gives them their names."""
-    if not outputs:
-        return
-
-    def compute(block: Block, workspace: Workspace) -> None:
-        for output, file in zip(outputs, files, strict=True):
-            output.write(file, block.first_row, output.rows_of(block, sums, workspace))
-
-    for output, file in zip(outputs, files, strict=True):
-        file.write_at(0, output.header)
-    passes.run("writing", compute, lambda _, rows: None)
-    for file in files:
-        file.commit()
 
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:

@@ -24,6 +24,7 @@ from crossent.evaluation.rows import (
     Workspace,
     as_float,
     largest,
+    ones_or,
     scaled,
 )
 from crossent.options import Options
@@ -127,34 +128,28 @@ class RowScorer:
             scores.found.target_sums.add(shares)
         if look and kept.any():
             self._look(scores.found, block.type_name, of_rows["nll"], u, labels, kept)
-        scores.found.hardest = [
-            hard_row(block.first_row + i, int(labels.label[i]), float(of_rows["nll"][i]), u[i])
-            for i in self._hardest_rows(of_rows["nll"], kept, floor)
-        ]
+        for i in self._hardest_rows(of_rows["nll"], kept, floor):
+            row, label = block.first_row + i, int(labels.label[i])
+            scores.found.hardest.append(hard_row(row, label, float(of_rows["nll"][i]), u[i]))
         return scores
 
     def _score_logprobs(self, block: Block, workspace: Workspace, floor: float) -> RowScores:
         """The scores of natural log-probabilities of the truth, (N,)."""
         nll = nll_of(block.logits, workspace, "logits")
-        kept = np.ones(len(nll), np.bool_)
-        if block.row_weight is not None:
-            kept = block.row_weight != 0
+        kept = ones_or(block.row_weight, len(nll)) != 0
         bad = kept & ~(nll >= -SLIGHTLY_POSITIVE)
         if not self.skip_bad:
             refuse_logprobs(block, nll, bad, Source.LOGPROBS)
         of_rows = {"nll": nll}
         if block.other is not None:
             other = nll_of(block.other, workspace, "other")
-            refuse_logprobs(
-                block, other, kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE), Source.OTHER_LOGITS
-            )
+            other_bad = kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE)
+            refuse_logprobs(block, other, other_bad, Source.OTHER_LOGITS)
             with np.errstate(invalid="ignore"):
                 of_rows["difference"] = nll - other
         scores = scores_of(block, of_rows, kept, np.zeros_like(bad), bad)
-        scores.found.hardest = [
-            HardRow(block.first_row + i, None, float(nll[i]))
-            for i in self._hardest_rows(nll, kept & ~bad, floor)
-        ]
+        for i in self._hardest_rows(nll, kept & ~bad, floor):
+            scores.found.hardest.append(HardRow(block.first_row + i, None, float(nll[i])))
         return scores
 
     def _judge(self, u: Array, labels: Labels) -> dict[str, Array]:

@@ -8,15 +8,14 @@ C classes. The memory of a tally does not grow with the rows.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
-from crossent.evaluation.rows import Findings, ones_or, weighted
+from crossent.evaluation.rows import Array, Findings, ones_or, weighted
 
-Array = NDArray[Any]
 Rows = dict[str, Array]  # as in RowScores
 
 CALIBRATION_BINS = 15

@@ -16,17 +16,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
 from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.exact_sum import WeightedMean
 from crossent.evaluation.passes import Passes
 from crossent.evaluation.result import TemperatureFit
-from crossent.evaluation.rows import Block, Workspace, as_float, row_dots, weighted
+from crossent.evaluation.rows import Array, Block, Workspace, as_float, row_dots, weighted
 from crossent.evaluation.scorer import read_labels
-
-Array = NDArray[Any]
 
 LIMIT = math.log(1024)  # temperatures are sought from 1 / 1024 to 1024
 PRECISION = 1e-5  # of the temperature, relative
