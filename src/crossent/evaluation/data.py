@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from crossent import _arguments as arguments
 from crossent import options
 from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
-from crossent.evaluation.readers.array_file import ArrayFile
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
 from crossent.evaluation.readers.opening import open_arrays
 from crossent.evaluation.readers.table import Table, joined_shape
 from crossent.evaluation.rows import Array, Block, Workspace, widened
@@ -71,15 +70,10 @@ class Data:
         return BadRow(error.row, error.reason, error.source, message)
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[PlainFile]:
         """Those that are read."""
         parts = [part for table in self.tables.values() for part in table.parts]
-        return [part.file.path for part in parts if part.file is not None]
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where a file is no longer what it was."""
-        for table in self.tables.values():
-            table.check_unchanged()
+        return [part.file for part in parts if part.file is not None]
 
 
 def rows_of(table: Table, start: int, stop: int, workspace: Workspace, name: str) -> Array:
@@ -177,7 +171,7 @@ def fitted_logprobs(
 def check_floating(parts: list[ArrayFile], what: str) -> None:
     """Raises BadFile for the first file that does not hold floating-point numbers."""
     for part in parts:
-        if not part.is_floating:
+        if part.dtype.kind != "f" and not part.is_bfloat16:
             raise BadFile(f"{part.name}: holds {part.type_name}; {what} are floats")
 
 

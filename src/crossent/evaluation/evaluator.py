@@ -168,4 +168,7 @@ def evaluated(
 def names_of_files(data: Data) -> dict[str, list[str]]:
     """The files that were read, by what they hold."""
     called = {"logits": "logits" if data.targets else "logprobs", "other": "compare"}
-    return {called.get(name, name): table.names for name, table in data.tables.items()}
+    return {
+        called.get(name, name): [part.name for part in table.parts]
+        for name, table in data.tables.items()
+    }

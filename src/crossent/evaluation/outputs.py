@@ -96,7 +96,7 @@ class Output(SafeFile):
 @contextmanager
 def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[list[Output]]:
     """What is to be written, its space reserved; what is not written whole leaves nothing."""
-    refuse_overwriting([grad, losses], data.files)
+    refuse_overwriting([grad, losses], [file.path for file in data.files])
     logits, outputs = data.logits, []
     with ExitStack() as files:
         if grad is not None:  # of the logits' type where the format has it

@@ -82,7 +82,8 @@ class Passes(NamedTuple):
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        data.check_unchanged()
+        for file in data.files:
+            file.check_unchanged()
 
 
 def plan_passes(

@@ -190,7 +190,7 @@ def exponential(power: float) -> float:
 
 def class_figures(sums: ClassSums, found: Findings) -> Classes:
     """The figures that need answers and labels."""
-    weight = sums.weight.values()
+    weight, matrix = sums.weight.values(), sums.confusion.matrix
     with np.errstate(invalid="ignore", divide="ignore"):
         loss_of_class = sums.nll.values() / weight
         accuracy_of_class = sums.right.values() / weight
@@ -211,9 +211,9 @@ def class_figures(sums: ClassSums, found: Findings) -> Classes:
         loss_of_class=loss_of_class,
         accuracy_of_class=accuracy_of_class,
         ranks=sums.ranks.bins(),
-        confusion=sums.confusion.counts(),
+        confusion=None if matrix is None else matrix.copy(),
         top_pairs=sums.confusion.top_pairs(TOP_PAIRS),
-        top_pairs_are_exact=sums.confusion.exact,
+        top_pairs_are_exact=matrix is not None,
     )
 
 

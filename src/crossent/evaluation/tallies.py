@@ -184,8 +184,6 @@ class ConfusedPair(NamedTuple):
 class Confusion(Sums):
     """Counts of label by answer: exact up to 1,024 classes."""
 
-    exact = True
-
     def __init__(self, classes: int) -> None:
         self.matrix = np.zeros((classes, classes), np.int64)
 
@@ -194,10 +192,6 @@ class Confusion(Sums):
         classes = len(self.matrix)
         cells = np.bincount(label * classes + predicted, minlength=classes * classes)
         self.matrix += cells.reshape(classes, classes)
-
-    def counts(self) -> NDArray[np.int64] | None:
-        """(C, C) rows by label and answer."""
-        return self.matrix.copy()
 
     def top_pairs(self, most: int) -> list[ConfusedPair]:
         """The most frequent mistakes; of equals the smaller label, then the smaller answer."""
@@ -221,7 +215,7 @@ class ConfusionSketch(Sums):
     2005.
     """
 
-    exact = False
+    matrix = None  # a sketch does not hold it
     DEPTH, WIDTH_BITS, CANDIDATES = 4, 17, 512
     MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
 
@@ -244,10 +238,6 @@ class ConfusionSketch(Sums):
         pair = pair ^ (pair >> np.uint64(29))
         shift = np.uint64(64 - self.WIDTH_BITS)
         return [((pair * np.uint64(m)) >> shift).astype(np.intp) for m in self.MULTIPLIERS]
-
-    def counts(self) -> NDArray[np.int64] | None:
-        """None: a sketch does not hold them."""
-        return None
 
     def _most(self, counts: NDArray[np.int64]) -> Array:
         """The classes that are mistaken most often, in order of their numbers."""

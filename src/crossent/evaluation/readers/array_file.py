@@ -153,11 +153,6 @@ class ArrayFile:
         return "bfloat16" if self.is_bfloat16 else self.dtype.name
 
     @property
-    def is_floating(self) -> bool:
-        """Whether it holds floating-point numbers."""
-        return self.is_bfloat16 or self.dtype.kind == "f"
-
-    @property
     def nbytes(self) -> int:
         """The size of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
@@ -166,11 +161,6 @@ class ArrayFile:
         """Fills a contiguous array of the file's dtype from its ``first`` number on."""
         place = self.start + first * self.dtype.itemsize
         self.source.read_into(out.reshape(-1).view(np.uint8), place)
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where the file is no longer what it was."""
-        if self.file is not None:
-            self.file.check_unchanged()
 
     def close(self) -> None:
         """Closes the file; once is enough."""

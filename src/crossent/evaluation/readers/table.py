@@ -117,16 +117,6 @@ class Table:
         part = bisect.bisect_right(self.firsts, row) - 1
         return self.parts[part].name, row - self.firsts[part]
 
-    @property
-    def names(self) -> list[str]:
-        """The files."""
-        return [part.name for part in self.parts]
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where a file is no longer what it was."""
-        for part in self.parts:
-            part.check_unchanged()
-
 
 def part_layout(part: ArrayFile, axis: int | None) -> Layout:
     """The layout of one file. In Fortran order the first axis runs fastest."""
