@@ -17,10 +17,10 @@ from crossent.evaluation.errors import BadOption, BadRow
 from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
+from crossent.evaluation.rows import OF_LOGITS
 from crossent.evaluation.temperature import fit_temperature
 
 MEMORY = 256 << 20
-OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from crossent.options import Options
 
 Array = NDArray[Any]
 
+OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
 PIECE = 1024  # products that are summed in the logits' own precision
 
 
@@ -44,11 +45,8 @@ class LossOptions(NamedTuple):
 
     def of_rows(self) -> dict[str, Any]:
         """The arguments that give each row's loss."""
-        smoothing, z_loss = self.others.label_smoothing, self.others.z_loss
-        return {
-            **self.scaling(),
-            "weight": self.weight, "label_smoothing": smoothing, "z_loss": z_loss,
-        }  # fmt: skip
+        given = {"weight": self.weight, **self.others._asdict()}
+        return {name: given[name] for name in OF_LOGITS}
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON and reports."""
