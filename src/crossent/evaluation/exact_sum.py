@@ -45,7 +45,7 @@ class ExactSum(Sums):
     integers is exact, and exact addition is associative: neither the order, nor the split into
     blocks, nor the merging of parts can show in the result.
 
-    Infinities and nan are counted and come back in ``value``.
+    Infinities and nan are added apart and come back in ``value``.
 
     >>> total = ExactSum()
     >>> total.add(np.array([1e100, 1.0, -1e100]))
