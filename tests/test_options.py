@@ -3,6 +3,7 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 
 import crossent
@@ -57,3 +58,41 @@ def test_options_are_told_apart_by_type_where_their_values_are_equal():
     assert options.checked({**options.DEFAULTS, "label_smoothing": 1.0}).label_smoothing == 1.0
     with pytest.raises(TypeError, match="label_smoothing must be a number, not bool"):
         options.checked({**options.DEFAULTS, "label_smoothing": True})
+
+
+OTHER_VALUES = {
+    "ignore_index": 1,
+    "reduction": "sum",
+    "label_smoothing": 0.3,
+    "z_loss": 0.2,
+    "softcap": 3.0,
+    "logit_scale": 0.5,
+    "normalizer": 7.0,
+    "when_empty": "zero",
+}
+
+
+def test_every_option_has_another_value_here():
+    assert OTHER_VALUES.keys() == options.DEFAULTS.keys()
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_an_evaluation_takes_every_option_into_its_loss(name):
+    logits = np.random.default_rng(0).normal(size=(40, 5))
+    targets = np.arange(40) % 5 if name != "when_empty" else np.full(40, -100)
+    given = {name: OTHER_VALUES[name]}
+    found = crossent.evaluate(logits, targets, **given).loss
+    assert abs(found - crossent.cross_entropy(logits, targets, **given)) < 1e-14 * max(
+        1, abs(found)
+    )
+    if name != "when_empty":
+        assert found != crossent.evaluate(logits, targets).loss
+
+
+def test_negative_class_weights_leave_an_evaluation_without_a_standard_error():
+    logits, targets = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 3
+    weight = np.array([1.0, -0.25, 2.0])
+    result = crossent.evaluate(logits, targets, weight=weight)
+    assert abs(result.loss - crossent.cross_entropy(logits, targets, weight=weight)) < 1e-14
+    assert np.isnan(result.loss_standard_error)
+    assert any("no standard error" in warning for warning in result.warnings)

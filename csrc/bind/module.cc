@@ -44,17 +44,18 @@ Options options_from(nb::handle given) {
   Options options;
   if (given.is_none()) return options;
   PyObject* const fields = given.ptr();
-  const auto field = [fields](Py_ssize_t i) { return PyTuple_GetItem(fields, i); };
   if (PyTuple_Size(fields) != static_cast<Py_ssize_t>(std::size(kOptionNames))) throw nb::python_error();
-  PyObject* const reduction = field(1);
-  PyObject* const when_empty = field(7);
-  read_ignore_index(field(0), options);
+  Py_ssize_t place = 0;
+  const auto next = [&] { return PyTuple_GetItem(fields, place++); };
+  read_ignore_index(next(), options);
+  PyObject* const reduction = next();
   options.reduction = is(reduction, "mean") ? Reduction::mean : is(reduction, "sum") ? Reduction::sum : Reduction::none;
-  options.label_smoothing = PyFloat_AsDouble(field(2));
-  options.z_loss = PyFloat_AsDouble(field(3));
-  options.softcap = number_or_none(field(4));
-  options.logit_scale = PyFloat_AsDouble(field(5));
-  options.normalizer = number_or_none(field(6));
+  options.label_smoothing = PyFloat_AsDouble(next());
+  options.z_loss = PyFloat_AsDouble(next());
+  options.softcap = number_or_none(next());
+  options.logit_scale = PyFloat_AsDouble(next());
+  options.normalizer = number_or_none(next());
+  PyObject* const when_empty = next();
   options.when_empty = is(when_empty, "raise")  ? WhenEmpty::raise
                        : is(when_empty, "zero") ? WhenEmpty::zero
                                                 : WhenEmpty::nan;

@@ -48,6 +48,9 @@ class Given(TypedDict, total=False):
 
 
 DEFAULTS: Mapping[str, Any] = Options()._asdict()
+OF_MEAN = ("ignore_index", "reduction", "normalizer", "when_empty")  # how rows become one number
+OF_ROW = tuple(name for name in Options._fields if name not in OF_MEAN)  # what a row's loss is
+OF_LOGITS = ("softcap", "logit_scale")  # of these the ones that change the logits themselves
 IGNORE_INDEX = Options().ignore_index
 
 

@@ -17,7 +17,7 @@ from crossent.evaluation.errors import BadOption, BadRow
 from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
-from crossent.evaluation.rows import OF_LOGITS
+from crossent.evaluation.rows import OF_ROW
 from crossent.evaluation.temperature import fit_temperature
 from crossent.options import Reduction, WhenEmpty
 
@@ -142,7 +142,7 @@ def check_logprobs(loss: dict[str, Any], *, has_others: bool) -> None:
     """Raises BadOption where log-probabilities are not enough for what is asked."""
     if has_others:
         raise BadOption("the gradient and the temperature need logits, not logprobs")
-    for name in OF_LOGITS:
+    for name in OF_ROW:
         default = options.DEFAULTS.get(name)
         if loss[name] is not default and loss[name] != default:
             raise BadOption(f"{name} needs logits, not logprobs")

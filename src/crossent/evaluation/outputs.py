@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-import crossent
 from crossent import _arguments as arguments
 from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.data import Data
@@ -28,6 +27,7 @@ from crossent.evaluation.readers.table import layout_of
 from crossent.evaluation.rows import Array, Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
+from crossent.loss import cross_entropy_and_grad
 from crossent.options import IGNORE_INDEX
 
 SUFFIXES = {"grad": (".npy", ".safetensors"), "losses": (".npy",)}
@@ -178,7 +178,7 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if divisor == 0:
         out[...] = 0  # nothing counts
         return out
-    crossent.cross_entropy_and_grad(logits, targets, out=out, **sums.options.of_rows(), **rule)
+    cross_entropy_and_grad(logits, targets, out=out, **sums.options.of_rows(), **rule)
     if not kept.all():
         out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
     return out

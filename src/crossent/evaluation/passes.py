@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar
 
-import crossent
+from crossent import settings
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.rows import Block, Workspace
@@ -116,7 +116,7 @@ def plan_passes(
             f"memory of {megabytes(memory)} is too little: rows of {classes:,} classes "
             f"need {megabytes(FIXED + sum_bytes + row_bytes)}"
         )
-    threads = crossent.get_num_threads()
+    threads = settings.get_num_threads()
     if any(table.is_sequential for table in data.tables.values()):
         threads = 1  # blocks must be read in order
     threads = min(threads, max(1, room // max(1, min(row_bytes * logits.rows, BLOCK))))

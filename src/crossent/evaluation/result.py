@@ -139,6 +139,9 @@ def build_result(
 ) -> EvaluationResult:
     """The figures of what an accumulator has added so far."""
     found, loss = sums.found, reduced_loss(sums.loss, options.others)
+    if options.weight is not None and (options.weight < 0).any():
+        loss = loss._replace(standard_error=math.nan)
+        warnings = (*warnings, "class weights below 0: the loss has no standard error")
     nll, (median, p90, p99) = sums.nll.estimate(), sums.histogram.quantiles(QUANTILES)
     return EvaluationResult(
         rows=sums.nll.rows,

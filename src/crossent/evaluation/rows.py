@@ -19,7 +19,7 @@ from crossent.options import Options
 
 Array = NDArray[Any]
 
-OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
+OF_ROW = ("weight", *options.OF_ROW)
 PIECE = 1024  # products that are summed in the logits' own precision
 
 
@@ -30,23 +30,30 @@ class LossOptions(NamedTuple):
     others: Options
 
     @property
+    def changed(self) -> set[str]:
+        """The options of a row's loss that are not at their defaults."""
+        given = self.others._asdict()
+        changed = {name for name in options.OF_ROW if given[name] != options.DEFAULTS[name]}
+        return changed if self.weight is None else {"weight", *changed}
+
+    @property
     def is_plain(self) -> bool:
         """Whether the loss is -log p of the target and nothing else."""
-        return self.weight is None and self.others.label_smoothing == 0 and self.others.z_loss == 0
+        return self.changed <= set(options.OF_LOGITS)
 
     @property
     def is_scaled(self) -> bool:
         """Whether the logits are changed before the softmax."""
-        return self.others.softcap is not None or self.others.logit_scale != 1
+        return not self.changed.isdisjoint(options.OF_LOGITS)
 
     def scaling(self) -> dict[str, Any]:
         """The arguments that change the logits."""
-        return {"softcap": self.others.softcap, "logit_scale": self.others.logit_scale}
+        return {name: getattr(self.others, name) for name in options.OF_LOGITS}
 
     def of_rows(self) -> dict[str, Any]:
         """The arguments that give each row's loss."""
         given = {"weight": self.weight, **self.others._asdict()}
-        return {name: given[name] for name in OF_LOGITS}
+        return {name: given[name] for name in OF_ROW}
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON and reports."""

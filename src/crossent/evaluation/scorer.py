@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import crossent
 from crossent import _core
 from crossent.evaluation.errors import BadRow, Source
 from crossent.evaluation.exact_sum import ExactSum
@@ -27,7 +26,9 @@ from crossent.evaluation.rows import (
     ones_or,
     scaled,
 )
+from crossent.loss import cross_entropy
 from crossent.options import Options
+from crossent.softmax import softmax
 
 Mask = NDArray[np.bool_]
 
@@ -212,14 +213,14 @@ class RowScorer:
 
 def hard_row(row: int, label: int, loss: float, u: Array) -> HardRow:
     """A row with its most probable classes."""
-    probs = crossent.softmax(u)
+    probs = softmax(u)
     shown = largest(probs, SHOWN_CLASSES)
     return HardRow(row, label, loss, tuple(shown), tuple(float(probs[k]) for k in shown))
 
 
 def losses_of_rows(logits: Array, targets: Array, options: dict[str, Any]) -> Array:
     """(N,), the loss of every row under some of the options."""
-    losses: Array = crossent.cross_entropy(logits, targets, reduction="none", **options)
+    losses: Array = cross_entropy(logits, targets, reduction="none", **options)
     return losses
 
 

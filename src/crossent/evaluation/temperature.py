@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import crossent
 from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.exact_sum import WeightedMean
 from crossent.evaluation.passes import Passes
 from crossent.evaluation.result import TemperatureFit
 from crossent.evaluation.rows import Array, Block, Workspace, as_float, row_dots, weighted
 from crossent.evaluation.scorer import read_labels
+from crossent.loss import cross_entropy_and_grad, cross_entropy_hvp
 
 LIMIT = math.log(1024)  # temperatures are sought from 1 / 1024 to 1024
 PRECISION = 1e-5  # of the temperature, relative
@@ -94,11 +94,11 @@ def measure_slope(
         logits = as_float(block.logits, workspace, "logits")
         out = workspace.array("residual", logits.shape, logits.dtype)
         arguments: dict[str, Any] = {"reduction": "none", "logit_scale": scale, "out": out}
-        nll, grad = crossent.cross_entropy_and_grad(logits, labels.targets, **arguments)
+        nll, grad = cross_entropy_and_grad(logits, labels.targets, **arguments)
         # Classes of logit -inf have p = 0 whatever the temperature, so they count as 0 here.
         along = logits if np.isfinite(logits).all() else np.where(np.isfinite(logits), logits, 0)
         slope = row_dots(grad, along)  # scale (p - y) . a, the derivative with log beta
-        grad = crossent.cross_entropy_hvp(logits, labels.targets, along, **arguments)
+        grad = cross_entropy_hvp(logits, labels.targets, along, **arguments)
         bend = row_dots(grad, along) + slope
         kept = labels.kept & ~labels.bad & ~np.isnan(nll)
         weight = None if block.row_weight is None else block.row_weight[kept].astype(np.float64)
