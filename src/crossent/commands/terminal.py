@@ -54,8 +54,13 @@ def wants_traceback() -> bool:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on standard output; nan and infinities, which JSON lacks, become null."""
-    print(json.dumps(without_nonfinite(document), indent=2, allow_nan=False))
+    """One JSON document on standard output."""
+    print(json_text(document))
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """One JSON document; nan and infinities, which JSON lacks, become null."""
+    return json.dumps(without_nonfinite(document), indent=2, allow_nan=False)
 
 
 def without_nonfinite(value: Any) -> Any:

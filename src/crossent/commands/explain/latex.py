@@ -1,7 +1,5 @@
 r"""The walk as LaTeX for a report: a fragment that needs amsmath and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

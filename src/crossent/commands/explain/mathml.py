@@ -3,8 +3,6 @@ r"""Formulas as MathML, which browsers draw: latex2mathml converts them, this ma
 In a formula ``\v{key}`` and ``\v[style]{key}`` stand for a number of the walk.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from html import unescape

@@ -3,8 +3,6 @@
 Every number, word, bar and colour names its key, so that the page's script can change it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import asdict
@@ -18,23 +16,21 @@ from markupsafe import Markup
 import crossent
 from crossent.commands.explain.state import CHOICES
 from crossent.commands.explain.steps import Walk, asset, environment, macros, short_name
-from crossent.commands.explain.view import View
 from crossent.commands.explain.walk import NUDGE, NUDGES
 
 SCRIPTS = ("numbers.js", "walk.js", "draw.js", "state.js", "main.js")
 CURVE = {"left": 34, "top": 12, "width": 300, "height": 150, "most": 5}  # of -log p over p
 
 
-def make_page(view: View) -> str:
-    """The whole page for a view."""
-    walk = Walk.of(view)
+def make_page(walk: Walk) -> str:
+    """The whole page."""
     words = page_vocabulary(walk)
     words |= vars(macros("parts.jinja", words))
     page = environment().get_template("page.jinja")
     return page.render(
         words,
         steps=list(walk.steps("page", **words)),
-        overview=macros("overview.jinja", words).page(),
+        overview=walk.tell("overview", "page"),
         pass_picture=macros("picture.jinja", words).page(),
     )
 
@@ -127,7 +123,7 @@ def page_data(walk: Walk) -> dict[str, Any]:
         "chosen": view.chosen,
         "rows": shown,
         "targets": walk.state.targets,
-        "hidden": view.hidden and asdict(view.hidden),
+        "hidden": asdict(view.hidden),
         "nudge": NUDGE,
         "nudges": NUDGES,
         "choices": {name: choice._asdict() for name, choice in CHOICES.items()},

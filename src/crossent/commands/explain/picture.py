@@ -5,8 +5,6 @@
     python -m crossent.commands.explain.picture docs/pass.svg
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ class whose logit is the log of the sum of their exponentials has their joint pr
 softmax over the shown classes and it is exact. What a step moves one by one is kept as moments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.explain.inputs import BLOCK, Problem
-
-Floats = NDArray[np.float64]
+from crossent.commands.explain.inputs import BLOCK, Floats, Problem
 
 ALL_CLASSES, SOME_CLASSES, SOME_TARGETS = 6, 5, 2  # all up to 6; else 5, up to 2 of the target
 ALL_ROWS = 5
@@ -79,7 +75,7 @@ class View:
     problem: Problem
     rows: tuple[ShownRow, ...]
     chosen: int  # place among `rows`
-    hidden: HiddenRows | None
+    hidden: HiddenRows
 
     @property
     def N(self) -> int:
@@ -207,10 +203,10 @@ def hidden_pass(problem: Problem, shown: frozenset[int], step: float) -> tuple[f
     return losses, grad_squared
 
 
-def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows | None:
-    """The rows beyond those shown; None if there are none."""
+def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows:
+    """The rows beyond those shown, of which there may be none."""
     if len(shown) == problem.rows:
-        return None
+        return HiddenRows(0, np.zeros(1), np.zeros(1), 0.0)
     # The losses are smooth in the step, on the scale N: a polynomial through few points is exact.
     points = 8 if problem.rows < 100 else 4
     angles = np.pi * (np.arange(points) + 0.5) / points

@@ -38,7 +38,7 @@ function syncControls() {
     input.closest("[data-given]")?.toggleAttribute("hidden", data.targets[state.chosen] !== null);
   }
   for (const input of $$("[name=row]")) input.checked = Number(input.value) === state.chosen;
-  for (const input of $$("[data-part]")) input.value = state[input.dataset.part];
+  for (const input of $$("[data-part]")) input.value = state.choices[input.dataset.part];
   $("#reveal").checked = state.reveal;
 }
 
@@ -54,7 +54,7 @@ function say(text) {
 document.addEventListener("input", ({ target }) => {
   const { logit, part } = target.dataset, value = Number(target.value);
   if (logit && target.value !== "" && Number.isFinite(value)) state.logits[state.chosen][Number(logit)] = value;
-  if (part) state[part] = value;
+  if (part) state.choices[part] = value;
   if (logit || part) update();
 });
 

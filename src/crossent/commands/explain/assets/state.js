@@ -4,7 +4,7 @@
 function firstState(data) {
   return {
     chosen: data.chosen, logits: data.rows.map((row) => row.a.slice()), targets: data.targets.slice(),
-    ...Object.fromEntries(Object.entries(data.choices).map(([name, { first }]) => [name, first])),
+    choices: Object.fromEntries(Object.entries(data.choices).map(([name, { first }]) => [name, first])),
     reveal: false, at: "",
   };
 }
@@ -28,7 +28,7 @@ function readState(data, fragment) {
   if (row >= 0) state.chosen = row;
   for (const [name, { parameter, low, high }] of Object.entries(data.choices)) {
     const value = number(given.get(parameter));
-    if (value !== null) state[name] = Math.max(low, Math.min(high, value));
+    if (value !== null) state.choices[name] = Math.max(low, Math.min(high, value));
   }
   state.reveal = given.get("show") === "1";
   state.at = given.get("at") || "";
@@ -41,8 +41,8 @@ function writeState(data, state) {
   if (differs("logits")) parts.push(`a=${state.logits.map((row) => row.join(",")).join(";")}`);
   if (differs("targets")) parts.push(`t=${state.targets.map((t) => (t === null ? "y" : t)).join(",")}`);
   if (differs("chosen")) parts.push(`row=${data.rows[state.chosen].index}`);
-  for (const [name, { parameter }] of Object.entries(data.choices)) {
-    if (differs(name)) parts.push(`${parameter}=${state[name]}`);
+  for (const [name, { parameter, first }] of Object.entries(data.choices)) {
+    if (state.choices[name] !== first) parts.push(`${parameter}=${state.choices[name]}`);
   }
   if (state.reveal) parts.push("show=1");
   if (state.at) parts.push(`at=${state.at}`);
