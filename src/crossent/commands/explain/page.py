@@ -45,6 +45,7 @@ def page_vocabulary(walk: Walk) -> dict[str, Any]:
         "n": partial(number, walk),
         "word": lambda key: Markup('<span data-w="{}">{}</span>').format(key, words[key]),
         "when": partial(condition, walk),
+        "share": partial(share, walk),
         "choices": CHOICES,
         "low": low,  # of the sliders: room around the logits, at least -5 to 5
         "high": high,
@@ -81,6 +82,12 @@ def condition(walk: Walk, name: str) -> Markup:
     """Attributes of a sentence that holds where a number is not 0; with "not name" where it is."""
     holds = bool(walk.numbers[name.removeprefix("not ")]) != name.startswith("not ")
     return Markup(f'data-if="{name}"{"" if holds else " hidden"}')
+
+
+def share(walk: Walk, key: str, size: str = "") -> float:
+    """How large a number is, to four digits, as a share of 1 or of another number; at most 1."""
+    whole = walk.numbers[size] if size else 1
+    return float(f"{min(abs(walk.numbers[key]) / whole, 1):.4g}")
 
 
 def curve_point(p: float) -> tuple[float, float]:

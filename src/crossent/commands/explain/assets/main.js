@@ -154,6 +154,7 @@ function pointAt({ target }) {
   drawTerm(cell, numbers, words);
 }
 
+$(".heat").role = "grid";
 $(".heat").addEventListener("pointerover", pointAt);
 $(".heat").addEventListener("focusin", pointAt);
 $(".heat").addEventListener("keydown", (event) => {
