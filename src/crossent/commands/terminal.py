@@ -115,16 +115,11 @@ def progress(
     from rich import progress as parts
     from rich.console import Console
 
-    columns: list[str | parts.ProgressColumn] = [
-        "{task.description}",
-        parts.BarColumn(),
-        parts.TaskProgressColumn(),
-    ]
+    pace: list[parts.ProgressColumn] = [parts.TimeElapsedColumn()]
     if in_bytes:
-        columns += [parts.TransferSpeedColumn(), parts.TimeRemainingColumn()]
-    else:
-        columns += [parts.TimeElapsedColumn()]
-    with parts.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        pace = [parts.TransferSpeedColumn(), parts.TimeRemainingColumn()]
+    head = parts.TextColumn("{task.description}"), parts.BarColumn(), parts.TaskProgressColumn()
+    with parts.Progress(*head, *pace, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 import crossent
 from crossent.commands.explain.state import CHOICES
 from crossent.commands.explain.steps import Walk, asset, environment, macros, short_name
+from crossent.commands.explain.view import ShownRow
 from crossent.commands.explain.walk import NUDGE, NUDGES
 
 SCRIPTS = ("numbers.js", "walk.js", "draw.js", "state.js", "main.js")
@@ -121,18 +122,20 @@ def see_also(heading: str) -> Markup:
 def page_data(walk: Walk) -> dict[str, Any]:
     """Rows, choices and constants; what is not shown as sums and moments."""
     view = walk.view
-    shown = [asdict(row) | {"names": walk.names(r)} for r, row in enumerate(view.rows)]
-    for row in shown:
-        row["short"] = [short_name(name) for name in row["names"]]
     return {
         "N": view.N,
         "C": view.C,
-        "chosen": view.chosen,
-        "rows": shown,
-        "targets": walk.state.targets,
+        "first": asdict(walk.state),
+        "rows": [row_data(row, walk.names(r)) for r, row in enumerate(view.rows)],
         "hidden": asdict(view.hidden),
         "nudge": NUDGE,
         "nudges": NUDGES,
         "choices": {name: choice._asdict() for name, choice in CHOICES.items()},
         "curve": CURVE,
     }
+
+
+def row_data(row: ShownRow, names: list[str]) -> dict[str, Any]:
+    """What the script needs of a row beside its logits, which the state holds."""
+    data = {key: value for key, value in asdict(row).items() if key in ("index", "y", "rest")}
+    return data | {"names": names, "short": [short_name(name) for name in names]}

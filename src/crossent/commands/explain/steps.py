@@ -50,7 +50,7 @@ class Column(NamedTuple):
     plain: str = ""  # its head in the text; without one it stands on the page alone
     style: str = "3"
     bar: str = ""  # key of the bars beside the numbers, from 0 to 1
-    signed_bar: str = ""  # the same from -1 to 1
+    signed: bool = False  # bars from -1 to 1; the text has none
     fixed: str = ""  # what stands in every line instead of a number
 
 

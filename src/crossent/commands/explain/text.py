@@ -64,7 +64,7 @@ class Teller:
             for column, width in zip(columns, widths, strict=True):
                 key = f"{column.key}.{k}"
                 line += (self.n(key, column.style) if key in numbers else "").rjust(width)
-                if column.bar:
+                if column.bar and not column.signed:
                     line += f"  {'#' * round(20 * numbers[f'{column.bar}.{k}'])}".ljust(22)
             lines.append(line + ("  <- t" if k == numbers["t"] else ""))
         return unescaped(lines)

@@ -35,7 +35,7 @@ function syncControls() {
   }
   for (const input of $$("[name=target]")) {
     input.checked = input.value === (target === null ? "y" : String(target));
-    input.closest("[data-given]")?.toggleAttribute("hidden", data.targets[state.chosen] !== null);
+    input.closest("[data-given]")?.toggleAttribute("hidden", data.first.targets[state.chosen] !== null);
   }
   for (const input of $$("[name=row]")) input.checked = Number(input.value) === state.chosen;
   for (const input of $$("[data-part]")) input.value = state.choices[input.dataset.part];
