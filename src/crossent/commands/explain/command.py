@@ -84,10 +84,10 @@ def explain_command(
     if out is not None:
         check_output_path(out, "--out", PAGE)
     problem = read_problem(logits, targets, classes)
-    if row is not None and not 0 <= row < problem.rows:
+    if row is not None and not 0 <= row < problem.N:
         raise UsageError(
             f"--row {row}: there is no such row; rows are counted from 0, the last is "
-            f"{problem.rows - 1}"
+            f"{problem.N - 1}"
         )
     told = FORMS[form](Walk.of(make_view(problem, row)))
     if out is None:
@@ -124,7 +124,7 @@ def document(walk: Walk) -> str:
         "shown_rows": [row.index for row in view.rows],
         "shown_classes": view.row.classes,
         "class_names": view.row.names,
-        "other_classes": view.C - len(view.row.classes),
+        "other_classes": view.problem.C - len(view.row.classes),
         "finite_differences": [{"h": h, "largest_difference": error} for h, error in errors],
     }
     return json_text(named(DOCUMENT, values)) + "\n"

@@ -38,11 +38,11 @@ class Problem:
     names: tuple[str, ...] | None = None  # of the classes
 
     @property
-    def rows(self) -> int:
+    def N(self) -> int:
         return int(self.logits.shape[0])
 
     @property
-    def classes(self) -> int:
+    def C(self) -> int:
         return int(self.logits.shape[1])
 
     def name(self, k: int) -> str:
@@ -55,7 +55,7 @@ class Problem:
         a = np.array(self.logits[n], dtype=np.float64)
         if self.targets.ndim == 2:
             return a, np.array(self.targets[n], dtype=np.float64)
-        y = np.zeros(self.classes)
+        y = np.zeros(self.C)
         y[self.targets[n]] = 1.0
         return a, y
 

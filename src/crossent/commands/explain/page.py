@@ -123,8 +123,8 @@ def page_data(walk: Walk) -> dict[str, Any]:
     """Rows, choices and constants; what is not shown as sums and moments."""
     view = walk.view
     return {
-        "N": view.N,
-        "C": view.C,
+        "N": view.problem.N,
+        "C": view.problem.C,
         "first": asdict(walk.state),
         "rows": [row_data(row, walk.names(r)) for r, row in enumerate(view.rows)],
         "hidden": asdict(view.hidden),

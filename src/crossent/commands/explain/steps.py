@@ -86,13 +86,13 @@ class Walk:
 
     @property
     def slots(self) -> range:
-        """The lines of a table over classes."""
-        return range(self.view.slots)
+        """The lines of a table over classes: those shown, and one for the others."""
+        return range(len(self.names(self.view.chosen)))
 
     def names(self, r: int) -> list[str]:
         """What the shown classes of shown row r are called, and the rest."""
-        rest = self.view.C - len(self.view.rows[r].names)
-        return [*self.view.rows[r].names, *([f"{rest:,} others"] if rest else [])]
+        row = self.view.rows[r]
+        return [*row.names, *([f"{row.rest.count:,} others"] if row.rest else [])]
 
     @cached_property
     def words(self) -> dict[str, str]:
@@ -124,9 +124,11 @@ class Walk:
     @property
     def vocabulary(self) -> dict[str, Any]:
         """What every template may use."""
+        problem = self.view.problem
         return {
-            "view": self.view, "slots": self.slots, "numbers": self.numbers, "t": self.numbers["t"],
-            "column": Column, "nudges": [f"{h:.7f}".rstrip("0") for h in NUDGES],
+            "view": self.view, "N": problem.N, "C": problem.C, "slots": self.slots,
+            "numbers": self.numbers, "t": self.numbers["t"], "column": Column,
+            "nudges": [f"{h:.7f}".rstrip("0") for h in NUDGES],
             "shown_rows": ", ".join(f"{row.index:,}" for row in self.view.rows),
         }  # fmt: skip
 

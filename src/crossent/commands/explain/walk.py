@@ -27,8 +27,8 @@ def all_values(view: View, state: State) -> Values:
     row = rows[state.chosen]
     a, y = row.folded_logits, row.fold(row.y)
     return {
-        "N": view.N,
-        "C": view.C,
+        "N": view.problem.N,
+        "C": view.problem.C,
         "chosen": state.chosen,
         "row": view.rows[state.chosen].index,
         "target": [each.target for each in rows],
@@ -97,7 +97,7 @@ def loss_values(view: View, rows: list[FullRow], chosen: int) -> Values:
     total = sum(losses) + hidden
     return {
         "losses": losses, "loss": losses[chosen], "loss.hidden": hidden,
-        "loss.sum": total, "loss.mean": total / view.N,
+        "loss.sum": total, "loss.mean": total / view.problem.N,
     }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def check_values(row: FullRow, a: Floats, y: Floats) -> Values:
 
 def step_values(view: View, rows: list[FullRow], state: State) -> Values:
     """The gradient of the mean over all rows, and the loss after a step against it."""
-    N, eta, chosen = view.N, state.choices["eta"], rows[state.chosen]
+    N, eta, chosen = view.problem.N, state.choices["eta"], rows[state.chosen]
     before, squared = float(view.hidden.losses[0]), view.hidden.grad_squared
     after = view.losses_after(eta)
     G, moved, p_before, p_after = [], [], [], []
