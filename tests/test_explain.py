@@ -412,6 +412,23 @@ def test_the_picture_in_the_documents_is_the_one_that_is_drawn():
     assert (ROOT / "docs" / "pass.svg").read_text(encoding="utf-8") == picture.example_picture()
 
 
+def test_any_viewer_can_draw_the_picture():
+    """Also one that knows neither CSS's variables nor its transforms: attributes and colours say it."""
+    drawn = picture.example_picture()
+    assert "style=" not in drawn
+    assert "transform:" not in drawn
+    assert "var(" not in re.sub(r"([\w-]+):#\w+;\1:var\(--\w+\)", "", drawn)
+    lengths = [
+        float(attributes["width"])
+        for _, attributes, *_ in Document(drawn).elements
+        if attributes.get("class", "").startswith("length prob")
+    ]
+    probabilities = vector(numbers_of(view_of()), "p")
+    assert np.array(lengths) / probabilities == pytest.approx(
+        lengths[0] / probabilities[0], rel=1e-3
+    )
+
+
 def test_the_picture_needs_nothing_else():
     drawn = picture.example_picture()
     assert "<use" not in drawn
