@@ -26,7 +26,7 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-def test_demo_saves_its_picture_and_prints_its_figures(tmp_path: Path) -> None:
+def test_demo_saves_its_picture(tmp_path: Path) -> None:
     done = run("demo", folder=tmp_path)
     assert done.returncode == 0
     assert done.stderr == ""  # no progress bar off a terminal
@@ -41,6 +41,7 @@ def test_demo_json_is_one_document_with_the_figures(
     assert cli.main(["demo", "--json", "--out", str(out)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["held_out"]["accuracy"] >= 0.96
+    assert document["steps"] == 2000  # what the demo takes on any machine
     assert document["picture"] == str(out)
     assert out.exists()
     assert len(document["hardest"]) == 10

@@ -456,6 +456,15 @@ def test_no_form_loads_what_it_does_not_need(flag, tmp_path):
     assert loaded.isdisjoint({"matplotlib", "torch", "jax", "scipy", "sympy"})
 
 
+@pytest.mark.parametrize("shape", [(10_000, 10), (10, 10_000)])
+def test_ten_thousand_rows_or_classes_make_no_larger_a_page(shape, tmp_path):
+    """The page holds what it shows, so its making takes a moment whatever the arrays' size."""
+    rng = np.random.default_rng(3)
+    paths = saved(tmp_path, A=rng.normal(size=shape), Y=rng.integers(0, shape[1], shape[0]))
+    small = saved(tmp_path, B=rng.normal(size=(100, 100)), Z=rng.integers(0, 100, 100))
+    assert len(page_of(view_of(*paths))) < 1.1 * len(page_of(view_of(*small)))
+
+
 def test_the_page_is_opened_unless_told_not_to(tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.chdir(tmp_path)
