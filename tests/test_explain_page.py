@@ -87,7 +87,7 @@ class Opened:
     def __init__(self, browser, folder, name="example", **context):
         self.view = make_view(read_problem(*problem(name, folder)))
         self.file = folder / "page.html"
-        self.file.write_text(make_page(self.view), encoding="utf-8")
+        self.file.write_text(make_page(Walk.of(self.view)), encoding="utf-8")
         self.context = browser.new_context(**({"viewport": DESKTOP} | context))
         self.page = self.context.new_page()
         self.requests, self.said = [], []
@@ -186,11 +186,13 @@ def random_state(view, rng):
         logits=tuple(tuple(round(rng.uniform(-9, 9), 2) for _ in row) for row in first.logits),
         targets=tuple(rng.choice([given, rng.randrange(len(row))])
                       for given, row in zip(first.targets, first.logits, strict=True)),
-        shift=rng.choice([-1000.0, 0.0, 705.0, 1000.0]),
-        step=rng.choice([0.0, 0.5, 1.0, 4.0]),
-        margin=float(rng.randrange(61)),
-        keep=rng.choice([0.0, 0.35, 1.0]),
-        smoothing=rng.choice([0.0, 0.1, 1.0]),
+        choices={
+            "kappa": rng.choice([-1000.0, 0.0, 705.0, 1000.0]),
+            "eta": rng.choice([0.0, 0.5, 1.0, 4.0]),
+            "x": float(rng.randrange(61)),
+            "keep": rng.choice([0.0, 0.35, 1.0]),
+            "eps": rng.choice([0.0, 0.1, 1.0]),
+        },
     )  # fmt: skip
 
 
@@ -198,8 +200,8 @@ def fragment_of(view, state):
     logits = ";".join(",".join(map(repr, row)) for row in state.logits)
     targets = ",".join("y" if target is None else str(target) for target in state.targets)
     return (
-        f"a={logits}&t={targets}&row={view.rows[state.chosen].index}&k={state.shift}"
-        f"&eta={state.step}&x={state.margin}&w={state.keep}&eps={state.smoothing}"
+        f"a={logits}&t={targets}&row={view.rows[state.chosen].index}"
+        "&k={kappa}&eta={eta}&x={x}&w={keep}&eps={eps}".format(**state.choices)
     )
 
 
@@ -234,11 +236,12 @@ def test_sliders_change_every_number(name, opened):
         page.page.locator(f"[name=target][value='{target}']").check()
         targets = list(state.targets)
         targets[chosen] = target
-        for part, value in (("shift", -800), ("step", 0.35), ("margin", 21), ("keep", 0.4)):
+        moved = {"kappa": -800.0, "eta": 0.35, "x": 21.0, "keep": 0.4}
+        for part, value in moved.items():
             page.page.locator(f"[data-part={part}]").fill(str(value))
         state = replace(
             state, chosen=chosen, logits=tuple(map(tuple, logits)), targets=tuple(targets),
-            shift=-800.0, step=0.35, margin=21.0, keep=0.4,
+            choices={**state.choices, **moved},
         )  # fmt: skip
         check_against_crossent(page, state)
     link = page.page.url
@@ -299,8 +302,8 @@ def test_a_broken_link_gives_the_page_s_own_numbers(fragment, opened):
     state = page.page.evaluate("crossentPage.state()")
     assert state["logits"] == [[2, 1, 0.1], [0.1, 2, 1.9]]
     assert state["targets"] == [1, 0]
-    assert 0 <= state["step"] <= 4
-    assert 0 <= state["smoothing"] <= 1
+    assert 0 <= state["choices"]["eta"] <= 4
+    assert 0 <= state["choices"]["eps"] <= 1
     if fragment.startswith("a="):
         assert "another problem" in page.page.locator("#said").text_content()
 

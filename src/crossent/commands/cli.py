@@ -5,7 +5,6 @@ A subcommand imports its module inside its function, so that ``--help`` stays qu
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
@@ -16,11 +15,9 @@ from crossent.commands import terminal as _terminal
 try:
     import rich  # noqa: F401  (the commands draw with it)
     import typer
+    from typer import Option
 except ModuleNotFoundError as missing:
-    print(
-        f"crossent: {missing.name} is not installed: pip install 'crossent[cli]'", file=sys.stderr
-    )
-    raise SystemExit(_terminal.BAD_USAGE) from None
+    raise SystemExit(_terminal.report_error(missing)) from None
 
 app = typer.Typer(
     add_completion=False,
@@ -31,8 +28,9 @@ app = typer.Typer(
 
 # The panels into which `crossent eval --help` sorts its options.
 LOSS, FILES = "The loss, as in crossent.cross_entropy", "Files to write"
+DEMO = Path("crossent-demo.png")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 
 
 def print_version(wanted: bool) -> None:
@@ -48,8 +46,7 @@ def print_version(wanted: bool) -> None:
 def crossent_command(
     context: typer.Context,
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
+        bool, Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Softmax cross-entropy, exact and fast.
@@ -72,9 +69,7 @@ def crossent_command(
 
 @app.command()
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="Where the picture goes: a .png, .svg or .pdf file.")
-    ] = Path("crossent-demo.png"),
+    out: Annotated[Path, Option(help="Where the picture goes: a .png, .svg or .pdf file.")] = DEMO,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier on real handwritten digits and see what it learns.
@@ -103,27 +98,26 @@ def demo(
 def explain(
     logits: Annotated[
         str | None,
-        typer.Option(help='Rows of logits, "2, 1, .1; .1, 2, 1.9", or a .npy, .csv or .txt file.'),
+        Option(help='Rows of logits, "2, 1, .1; .1, 2, 1.9", or a .npy, .csv or .txt file.'),
     ] = None,
     targets: Annotated[
-        str | None,
-        typer.Option(help='The class of each row, "1, 0", or rows of shares, or such a file.'),
+        str | None, Option(help='The class of each row, "1, 0", or rows of shares, or such a file.')
     ] = None,
     row: Annotated[
         int | None,
-        typer.Option(help="The row to follow. Without it the first, or the worst of more than 5."),
+        Option(help="The row to follow. Without it the first, or the worst of more than 5."),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help='Names of the classes, "cat, dog, bird", or a .txt file.')
+        str | None, Option(help='Names of the classes, "cat, dog, bird", or a .txt file.')
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where it goes. Without it crossent-explain.html; text is printed."),
+        Option(help="Where it goes. Without it crossent-explain.html; text is printed."),
     ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page.")] = False,
-    text: Annotated[bool, typer.Option("--text", help="Print the walk as text.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print it as LaTeX for a report.")] = False,
-    numpy: Annotated[bool, typer.Option("--numpy", help="Print it as a NumPy program.")] = False,
+    no_open: Annotated[bool, Option("--no-open", help="Do not open the page.")] = False,
+    text: Annotated[bool, Option("--text", help="Print the walk as text.")] = False,
+    latex: Annotated[bool, Option("--latex", help="Print it as LaTeX for a report.")] = False,
+    numpy: Annotated[bool, Option("--numpy", help="Print it as a NumPy program.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Walk through the derivation with your own numbers.
@@ -152,38 +146,36 @@ def explain(
 def bench(
     shapes: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Rows x classes, with commas, such as 4096x32000,32x10; a class axis goes after "
             "a slash: 8x21x512x512/1. Without it nine shapes from 32x10 to 1024x262144."
         ),
     ] = None,
     dtypes: Annotated[
-        str | None,
-        typer.Option(help="Of float32 (alone without it), bfloat16, float64; or all."),
+        str | None, Option(help="Of float32 (alone without it), bfloat16, float64; or all.")
     ] = None,
     contenders: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Of crossent, crossent-torch, torch, torch-huge, torch-compiled, "
             "torch-compiled-huge, jax, sklearn, scipy, textbook. Without it all that are installed."
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="For each. Without it as many as there are CPUs.")
+        int | None, Option(help="For each. Without it as many as there are CPUs.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Without it 9, with --quick 3.")] = None,
+    rounds: Annotated[int | None, Option(help="Without it 9, with --quick 3.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Four small shapes, nobody who compiles: a minute.")
+        bool, Option("--quick", help="Four small shapes, nobody who compiles: a minute.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Save a chart too: a .png, .svg or .pdf file.")
+        Path | None, Option(help="Save a chart too: a .png, .svg or .pdf file.")
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the README's tables instead.")
+        bool, Option("--markdown", help="Print the README's tables instead.")
     ] = False,
     saved: Annotated[
-        Path | None,
-        typer.Option("--from", help="Show a run that --json printed instead of making one."),
+        Path | None, Option("--from", help="Show a run that --json printed instead of making one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -221,7 +213,7 @@ def bench(
 def option_of_the_loss(name: str, meaning: str, kind: Any) -> inspect.Parameter:
     """A parameter from which Typer makes the command line's option."""
     shown = (meaning[0].upper() + meaning[1:] + ".").replace("[", r"\[")  # [word] is a style
-    option = typer.Option(rich_help_panel=LOSS, help=shown)
+    option = Option(rich_help_panel=LOSS, help=shown)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -233,15 +225,17 @@ def option_of_the_loss(name: str, meaning: str, kind: Any) -> inspect.Parameter:
 def with_options_of_the_loss(command: Callable[..., None]) -> Callable[..., None]:
     """The command with every option of the loss in place of its ``**loss``, before ``axis``."""
     types = get_type_hints(options.Options)
-    parameters = []
-    for own in inspect.signature(command).parameters.values():
-        if own.name == "axis":
-            parameters += [
-                option_of_the_loss(name, option.meaning, types[name])
-                for name, option in options.OPTIONS.items()
-            ]
-        if own.kind is not inspect.Parameter.VAR_KEYWORD:
-            parameters.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    of_loss = [
+        option_of_the_loss(name, option.meaning, types[name])
+        for name, option in options.OPTIONS.items()
+    ]
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    axis = [parameter.name for parameter in own].index("axis")
+    parameters = own[:axis] + of_loss + own[axis:]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
@@ -260,46 +254,42 @@ def evaluate(
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option("--targets", "-t", help="Targets, where there are several files of logits."),
+        Option("--targets", "-t", help="Targets, where there are several files of logits."),
     ] = None,
     logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="The files hold log p of the truth, one a row.")
+        bool, Option("--logprobs", help="The files hold log p of the truth, one a row.")
     ] = False,
     compare: Annotated[
-        list[str] | None, typer.Option(help="The logits of another model on the same rows.")
+        list[str] | None, Option(help="The logits of another model on the same rows.")
     ] = None,
     row_weight: Annotated[
-        list[str] | None, typer.Option(help="A weight >= 0, or a mask, one a row.")
+        list[str] | None, Option(help="A weight >= 0, or a mask, one a row.")
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count bad rows and go on, rather than stop.")
+        bool, Option("--skip-bad", help="Count bad rows and go on, rather than stop.")
     ] = False,
     temperature: Annotated[
-        bool,
-        typer.Option("--temperature", help="Find the temperature of least loss: further passes."),
+        bool, Option("--temperature", help="Find the temperature of least loss: further passes.")
     ] = False,
     bytes: Annotated[
-        int | None, typer.Option(help="Bytes of the text encoded, for bits per byte.", min=1)
+        int | None, Option(help="Bytes of the text encoded, for bits per byte.", min=1)
     ] = None,
-    hardest: Annotated[int, typer.Option(help="How many of the hardest rows to name.", min=0)] = 10,
-    memory: Annotated[int, typer.Option(help="MiB to hold at most.", min=1)] = 256,
+    hardest: Annotated[int, Option(help="How many of the hardest rows to name.", min=0)] = 10,
+    memory: Annotated[int, Option(help="MiB to hold at most.", min=1)] = 256,
     grad: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=FILES, help="Write the gradient: a .npy or .safetensors file."
-        ),
+        Option(rich_help_panel=FILES, help="Write the gradient: a .npy or .safetensors file."),
     ] = None,
     losses: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=FILES, help="Write the loss of every row: a .npy file."),
+        Path | None, Option(rich_help_panel=FILES, help="Write the loss of every row: a .npy file.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(rich_help_panel=FILES, help="Write a page of charts: .html.")
+        Path | None, Option(rich_help_panel=FILES, help="Write a page of charts: .html.")
     ] = None,
     weight: Annotated[
-        Path | None, typer.Option(rich_help_panel=LOSS, help="Class weights, a file of C numbers.")
+        Path | None, Option(rich_help_panel=LOSS, help="Class weights, a file of C numbers.")
     ] = None,
-    axis: Annotated[int, typer.Option(rich_help_panel=LOSS, help="The axis of the classes.")] = -1,
+    axis: Annotated[int, Option(rich_help_panel=LOSS, help="The axis of the classes.")] = -1,
     as_json: AsJson = False,
     **loss: Any,
 ) -> None:
@@ -341,10 +331,7 @@ def info(as_json: AsJson = False) -> None:
     from crossent.commands.info import collect_info, format_info
 
     facts = collect_info()
-    if as_json:
-        _terminal.print_json(facts.as_dict())
-    else:
-        print(format_info(facts))
+    print(_terminal.json_text(facts) if as_json else format_info(facts))
 
 
 # --- The entry point ------------------------------------------------------------------------------
@@ -361,6 +348,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _terminal.wants_traceback():
             raise
-        code, message = _terminal.describe_error(error)
-        print(f"crossent: {message}", file=sys.stderr)
-        return code
+        return _terminal.report_error(error)

@@ -22,28 +22,35 @@ EXTRA = ("typer", "rich", "matplotlib", "jinja2", "latex2mathml")
 class DataError(Exception):
     """A file that a command cannot use. The message names the file, the row and the fix."""
 
+    exit_code = BAD_DATA
+
 
 class UsageError(Exception):
     """Arguments that a command cannot use. The message names the argument and the fix."""
 
+    exit_code = BAD_USAGE
+
+
+def report_error(error: Exception) -> int:
+    """The exit code of a failed command, after the one line on standard error that says why."""
+    code, message = describe_error(error)
+    print(f"crossent: {message}", file=sys.stderr)
+    return code
+
 
 def describe_error(error: Exception) -> tuple[int, str]:
     """The exit code and the one line that a failed command ends with."""
-    code, message = BAD_DATA, str(error)
-    if isinstance(error, UsageError):
-        code = BAD_USAGE
-    elif isinstance(error, OSError) and error.filename is not None:
+    code, message = getattr(error, "exit_code", BAD_DATA), str(error)
+    if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
     elif isinstance(error, OSError) and error.errno in FULL:  # of the files only this has no name
         message = f"standard output: {error.strerror}"
     elif isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
-        code = BAD_USAGE
-        message = f"{error.name} is not installed: pip install 'crossent[cli]'"
+        code, message = BAD_USAGE, f"{error.name} is not installed: pip install 'crossent[cli]'"
     elif hasattr(error, "format_message"):  # an option or argument that Typer refused
-        code = int(getattr(error, "exit_code", BAD_USAGE))
         command = getattr(getattr(error, "ctx", None), "command_path", "crossent")
         message = f"{error.format_message().rstrip('.')}; see {command} --help"
-    elif not isinstance(error, DataError):  # not foreseen: say what it is and how to see where
+    elif not hasattr(error, "exit_code"):  # not foreseen: say what it is and how to see where
         message = f"{type(error).__name__}: {message} (CROSSENT_TRACEBACK=1 shows where)"
     return code, " ".join(message.split())
 
@@ -54,8 +61,13 @@ def wants_traceback() -> bool:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on standard output; nan and infinities, which JSON lacks, become null."""
-    print(json.dumps(without_nonfinite(document), indent=2, allow_nan=False))
+    """One JSON document on standard output."""
+    print(json_text(document))
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """One JSON document; nan and infinities, which JSON lacks, become null."""
+    return json.dumps(without_nonfinite(document), indent=2, allow_nan=False)
 
 
 def without_nonfinite(value: Any) -> Any:
@@ -103,16 +115,11 @@ def progress(
     from rich import progress as parts
     from rich.console import Console
 
-    columns: list[parts.ProgressColumn] = [
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.TaskProgressColumn(),
-    ]
+    pace: list[parts.ProgressColumn] = [parts.TimeElapsedColumn()]
     if in_bytes:
-        columns += [parts.TransferSpeedColumn(), parts.TimeRemainingColumn()]
-    else:
-        columns.append(parts.TimeElapsedColumn())
-    with parts.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        pace = [parts.TransferSpeedColumn(), parts.TimeRemainingColumn()]
+    head = parts.TextColumn("{task.description}"), parts.BarColumn(), parts.TaskProgressColumn()
+    with parts.Progress(*head, *pace, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
 

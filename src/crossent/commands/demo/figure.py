@@ -3,7 +3,7 @@
 Positions are inches from the top left corner of the page.
 """
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,36 +19,33 @@ COLUMN, PITCH, TILE = 0.75, 1.1022, 1.03  # ten columns of small images: first, 
 
 TRAINING, HELD_OUT = "#7d838c", "#1b6ca8"  # grey and blue: told apart in print and by every eye
 INK, FAINT, LINE = "#22262b", "#6b7280", "#d1d5db"
+Look = dict[str, Any]
+HEADING: Look = {"fontsize": 11.5, "weight": "bold", "color": INK}
+NOTE: Look = {"weight": "normal", "color": FAINT}
 AGAINST_FOR = "RdBu_r"  # blue: against the class, red: for it
 
 
 def demo_figure(result: DemoResult) -> Figure:
     """The demo on one page: loss curves, mistakes, what each class learns, hardest digits."""
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=130, facecolor="white")
-    write(
-        figure, LEFT, 0.45,
+    held_out = result.held_out
+    heading = (
         f"Softmax regression on {result.confusion.sum():,} handwritten digits: "
-        f"{result.accuracy:.1%} right on images held out",
-        fontsize=17, weight="bold",
-    )  # fmt: skip
-    write(
-        figure, LEFT, 0.75,
+        f"{held_out.accuracy:.1%} right on images held out"
+    )
+    figures = (
         f"{len(result.held_out_curves)} models, each judged on the images that it never saw. "
-        f"Held out: cross-entropy {result.loss:.3f} nats, perplexity {result.perplexity:.3f}, "
-        f"calibration error {result.calibration_error:.1%}.",
-        fontsize=10.5, weight="normal", color=FAINT,
-    )  # fmt: skip
+        f"Held out: cross-entropy {held_out.loss:.3f} nats, perplexity {held_out.perplexity:.3f}, "
+        f"calibration error {held_out.calibration_error:.1%}."
+    )
+    write(figure, LEFT, 0.45, heading, fontsize=17)
+    write(figure, LEFT, 0.75, figures, fontsize=10.5, **NOTE)
     draw_loss_curves(figure, result)
     draw_confusion(figure, result.confusion)
     draw_class_images(figure, result)
     draw_hardest(figure, result)
-    write(figure, LEFT, 10.65, CREDIT, fontsize=8.5, weight="normal", color=FAINT)
+    write(figure, LEFT, 10.65, CREDIT, fontsize=8.5, **NOTE)
     return figure
-
-
-def save_demo_figure(result: DemoResult, path: Path) -> None:
-    """Write ``demo_figure`` to a .png, .svg or .pdf file."""
-    demo_figure(result).savefig(path)
 
 
 def draw_loss_curves(figure: Figure, result: DemoResult) -> None:
@@ -56,7 +53,7 @@ def draw_loss_curves(figure: Figure, result: DemoResult) -> None:
     axes = place(figure, 1.0, 1.45, 5.5, 3.55)
     write(figure, LEFT, 1.3, "The loss falls, on unseen images too (thin: each model)")
     for name, color, curves, loss in (
-        ("held out", HELD_OUT, result.held_out_curves, result.loss),
+        ("held out", HELD_OUT, result.held_out_curves, result.held_out.loss),
         ("training", TRAINING, result.training_curves, result.training_loss),
     ):
         steps = np.arange(1, curves.shape[1] + 1)
@@ -104,14 +101,11 @@ def fill_confusion(axes: Axes, confusion: NDArray[np.int64], *, label: str) -> N
     mistakes = np.where(np.eye(classes, dtype=bool), 0, confusion)
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1.0, 1.5 * mistakes.max()))
     for (truth, answer), count in np.ndenumerate(confusion):
-        if truth == answer:
-            axes.text(answer, truth, f"{count}", ha="center", va="center", fontsize=8, color=FAINT)
-        elif count:
-            axes.text(
-                answer, truth, f"{count}", ha="center", va="center", fontsize=9, weight="bold"
-            )
-    axes.set_xticks(range(classes))
-    axes.set_yticks(range(classes))
+        right = truth == answer
+        look: Look = {"fontsize": 8, "color": FAINT} if right else {"fontsize": 9, "weight": "bold"}
+        if count or right:
+            axes.text(answer, truth, f"{count}", ha="center", va="center", **look)
+    axes.set(xticks=range(classes), yticks=range(classes))
     axes.tick_params(length=0, labelcolor=INK)
     axes.spines[:].set_color(LINE)
     axes.set_xlabel("answer", color=INK)
@@ -120,23 +114,19 @@ def fill_confusion(axes: Axes, confusion: NDArray[np.int64], *, label: str) -> N
 
 def draw_class_images(figure: Figure, result: DemoResult) -> None:
     """Class by class, what the first step adds to the weights, and all steps together."""
-    write(
-        figure, LEFT, 5.9,
-        "The gradient p - y, carried back to the pixels, is the image that each class learns from",
-    )  # fmt: skip
-    write(
-        figure, WIDTH - LEFT, 5.9, "ink here speaks for the digit: red, against it: blue",
-        fontsize=9, weight="normal", color=FAINT, ha="right",
-    )  # fmt: skip
+    heading = (
+        "The gradient p - y, carried back to the pixels, is the image that each class learns from"
+    )
+    legend = "ink here speaks for the digit: red, against it: blue"
+    write(figure, LEFT, 5.9, heading)
+    write(figure, WIDTH - LEFT, 5.9, legend, fontsize=9, ha="right", **NOTE)
     for top, name, images in (
         (6.3, "first step", result.first_step_images),
         (7.42, "all steps:\nthe weights", result.weight_images),
     ):
         limit = float(np.abs(images).max())
         for label, image in enumerate(images):
-            axes = place(figure, COLUMN + label * PITCH, top, TILE, TILE)
-            axes.imshow(image, cmap=AGAINST_FOR, vmin=-limit, vmax=limit)
-            frame_image(axes)
+            axes = draw_image(figure, label, top, image, cmap=AGAINST_FOR, vmin=-limit, vmax=limit)
             if images is result.first_step_images:
                 axes.set_title(f"{label}", fontsize=11, color=INK, pad=4)
             if label == 0:
@@ -145,18 +135,15 @@ def draw_class_images(figure: Figure, result: DemoResult) -> None:
 
 def draw_hardest(figure: Figure, result: DemoResult) -> None:
     """The held-out images with the largest loss, what they are and what they were taken for."""
-    write(
-        figure, LEFT, 8.88,
-        "The hardest images: what each is, what it was taken for, the probability of the truth",
-    )  # fmt: skip
+    heading = (
+        "The hardest images: what each is, what it was taken for, the probability of the truth"
+    )
+    write(figure, LEFT, 8.88, heading)
     for column, digit in enumerate(result.hardest):
-        axes = place(figure, COLUMN + column * PITCH, 9.0, TILE, TILE)
-        axes.imshow(digit.image, cmap="Greys", vmin=0, vmax=16)
-        frame_image(axes)
-        axes.set_xlabel(
-            f"{digit.label}, taken for {digit.predicted}\np = {digit.probability:.1%}",
-            fontsize=9, color=INK, labelpad=4,
-        )  # fmt: skip
+        image = result.hardest_images[column]
+        axes = draw_image(figure, column, 9.0, image, cmap="Greys", vmin=0, vmax=16)
+        told = f"{digit.label}, taken for {digit.predicted}\np = {digit.probability:.1%}"
+        axes.set_xlabel(told, fontsize=9, color=INK, labelpad=4)
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -165,26 +152,15 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
 
 
-def write(
-    figure: Figure,
-    left: float,
-    baseline: float,
-    text: str,
-    *,
-    fontsize: float = 11.5,
-    weight: str = "bold",
-    color: str = INK,
-    ha: str = "left",
-) -> None:
+def write(figure: Figure, left: float, baseline: float, text: str, **look: Any) -> None:
     """Text at a position in inches; as it stands, a section's heading."""
-    figure.text(
-        left / WIDTH, 1 - baseline / HEIGHT, text,
-        fontsize=fontsize, weight=weight, color=color, ha=ha,
-    )  # fmt: skip
+    figure.text(left / WIDTH, 1 - baseline / HEIGHT, text, **HEADING | look)
 
 
-def frame_image(axes: Axes) -> None:
-    """A thin frame and no ticks."""
-    axes.set_xticks([])
-    axes.set_yticks([])
+def draw_image(figure: Figure, column: int, top: float, image: NDArray[Any], **colors: Any) -> Axes:
+    """The axes of a small image in one of ten columns: in a thin frame, without ticks."""
+    axes = place(figure, COLUMN + column * PITCH, top, TILE, TILE)
+    axes.imshow(image, **colors)
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=LINE, linewidth=0.7)
+    return axes

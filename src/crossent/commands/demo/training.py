@@ -5,7 +5,7 @@ N images of D pixels, C = 10 classes. The whole of training is ``train`` below.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,46 +44,43 @@ class HardDigit:
     predicted: int
     probability: float  # of the label
     loss: float  # -log(probability)
-    image: NDArray[np.uint8]  # (8, 8)
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """Everything that the demo prints and draws. All figures but ``training_loss`` are held out."""
+class HeldOut(NamedTuple):
+    """The figures of images that a model never saw."""
 
     loss: float
     perplexity: float
     accuracy: float
-    accuracy_of_folds: tuple[float, ...]
+    accuracy_of_folds: list[float]
     calibration_error: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that the demo prints and draws."""
+
+    held_out: HeldOut
     training_loss: float
     training_curves: NDArray[np.float64]  # (FOLDS, STEPS)
     held_out_curves: NDArray[np.float64]  # (FOLDS, STEPS)
     first_step_images: Array32  # (C, 8, 8)
     weight_images: Array32  # (C, 8, 8)
     confusion: NDArray[np.int64]  # (C, C), row: the label, column: the answer
-    hardest: tuple[HardDigit, ...]
+    hardest: list[HardDigit]
+    hardest_images: NDArray[np.uint8]  # (HARDEST, 8, 8)
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """The figures without the arrays, for ``--json``."""
         return {
             "images": int(self.confusion.sum()),
-            "folds": len(self.accuracy_of_folds),
+            "folds": FOLDS,
             "steps": self.training_curves.size,
-            "held_out": {
-                "loss": self.loss,
-                "perplexity": self.perplexity,
-                "accuracy": self.accuracy,
-                "accuracy_of_folds": list(self.accuracy_of_folds),
-                "calibration_error": self.calibration_error,
-            },
+            "held_out": self.held_out._asdict(),
             "training": {"loss": self.training_loss},
             "confusion": self.confusion.tolist(),
-            "hardest": [
-                {name: figure for name, figure in vars(digit).items() if name != "image"}
-                for digit in self.hardest
-            ],
+            "hardest": [asdict(digit) for digit in self.hardest],
             "seconds": self.seconds,
         }
 
@@ -159,31 +156,26 @@ def judge(
     confusion = np.zeros((10, 10), np.int64)
     np.add.at(confusion, (digits.labels, scores.argmax), 1)
     loss = float(np.mean(scores.nll, dtype=np.float64))
+    hardest = np.argsort(-scores.nll, kind="stable")[:HARDEST].tolist()
+    of_images = (digits.labels, scores.argmax, np.exp(-scores.nll), scores.nll)
     of_folds = zip(*trainings, strict=True)
     weights, first_steps, training_curves, held_out_curves = map(np.array, of_folds)
     return DemoResult(
-        loss=loss,
-        perplexity=float(np.exp(loss)),
-        accuracy=float(correct.mean()),
-        accuracy_of_folds=tuple(float(correct[fold == number].mean()) for number in range(FOLDS)),
-        calibration_error=calibration_error(np.exp(logits.max(axis=-1) - scores.lse), correct),
+        held_out=HeldOut(
+            loss=loss,
+            perplexity=float(np.exp(loss)),
+            accuracy=float(correct.mean()),
+            accuracy_of_folds=[float(correct[fold == number].mean()) for number in range(FOLDS)],
+            calibration_error=calibration_error(np.exp(logits.max(axis=-1) - scores.lse), correct),
+        ),
         training_loss=float(training_curves[:, -1].mean()),
         training_curves=training_curves,
         held_out_curves=held_out_curves,
         first_step_images=as_images(first_steps.mean(axis=0)),
         weight_images=as_images(weights.mean(axis=0)),
         confusion=confusion,
-        hardest=tuple(
-            HardDigit(
-                index=int(row),
-                label=int(digits.labels[row]),
-                predicted=int(scores.argmax[row]),
-                probability=float(np.exp(-scores.nll[row])),
-                loss=float(scores.nll[row]),
-                image=digits.images[row],
-            )
-            for row in np.argsort(-scores.nll, kind="stable")[:HARDEST]
-        ),
+        hardest=[HardDigit(row, *(of.item(row) for of in of_images)) for row in hardest],
+        hardest_images=digits.images[hardest],
         seconds=time.perf_counter() - start,
     )
 

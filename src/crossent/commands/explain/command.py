@@ -1,8 +1,5 @@
 """The ``crossent explain`` command: reads the problem, writes the walk in the form asked for."""
 
-from __future__ import annotations
-
-import json
 import os
 import sys
 import webbrowser
@@ -11,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from crossent.commands.explain.inputs import Problem, read_problem
+from crossent.commands.explain.inputs import read_problem
+from crossent.commands.explain.latex import latex
+from crossent.commands.explain.numpy_code import program
+from crossent.commands.explain.page import make_page
 from crossent.commands.explain.steps import Walk
-from crossent.commands.explain.view import View, make_view
+from crossent.commands.explain.text import plain_text
+from crossent.commands.explain.view import make_view
 from crossent.commands.explain.walk import NUDGES
-from crossent.commands.terminal import UsageError, check_output_path, without_nonfinite
+from crossent.commands.terminal import UsageError, check_output_path, json_text
 
 PAGE = Path("crossent-explain.html")
 DOCUMENT = {  # what --json prints, by the walk's names
@@ -78,20 +79,25 @@ def explain_command(
     open_page: bool,
 ) -> None:
     """Write the walk: a page to a file that is opened, the other forms to the terminal or --out."""
-    if form == "page" and out is None:
+    if out is None and form == "page":
         out = PAGE
     if out is not None:
         check_output_path(out, "--out", PAGE)
     problem = read_problem(logits, targets, classes)
-    check_row(row, problem)
-    view = make_view(problem, row)
+    if row is not None and not 0 <= row < problem.N:
+        raise UsageError(
+            f"--row {row}: there is no such row; rows are counted from 0, the last is "
+            f"{problem.N - 1}"
+        )
+    told = FORMS[form](Walk.of(make_view(problem, row)))
+    if out is None:
+        print(told, end="")
+        return
+    out.write_text(told, encoding="utf-8")
     if form == "page":
-        assert out is not None
-        write_page(view, out, open_page=open_page)
-    elif out is None:
-        print(walk_text(Walk.of(view), form), end="")
+        opened = open_page and has_screen() and webbrowser.open(out.resolve().as_uri())
+        print(f"Page: {out}" + ("" if opened else " (open it in a browser)"))
     else:
-        out.write_text(walk_text(Walk.of(view), form), encoding="utf-8")
         print(f"Written: {out}")
 
 
@@ -103,45 +109,14 @@ def chosen_form(**wanted: bool) -> str:
     return asked[0] if asked else "page"
 
 
-def check_row(row: int | None, problem: Problem) -> None:
-    """Raise UsageError for a row that is not there."""
-    if row is not None and not 0 <= row < problem.rows:
-        raise UsageError(
-            f"--row {row}: there is no such row; rows are counted from 0, the last is "
-            f"{problem.rows - 1}"
-        )
-
-
-def write_page(view: View, out: Path, *, open_page: bool) -> None:
-    """Write the page and open it where there is a screen."""
-    from crossent.commands.explain.page import make_page
-
-    out.write_text(make_page(view), encoding="utf-8")
-    opened = open_page and has_screen() and webbrowser.open(out.resolve().as_uri())
-    print(f"Page: {out}" + ("" if opened else " (open it in a browser)"))
-
-
 def has_screen() -> bool:
     """Whether a browser could show a window; else Python would start one in the terminal."""
     wanted = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in wanted)
 
 
-def walk_text(walk: Walk, form: str) -> str:
-    """The walk as text of the form asked for."""
-    if form == "numpy":
-        from crossent.commands.explain.numpy_code import program as tell
-    elif form == "latex":
-        from crossent.commands.explain.latex import latex as tell
-    elif form == "text":
-        from crossent.commands.explain.text import tell
-    else:
-        return json.dumps(without_nonfinite(walk_document(walk)), indent=2) + "\n"
-    return tell(walk)
-
-
-def walk_document(walk: Walk) -> dict[str, Any]:
-    """Every step's numbers under names: lists over the shown classes, the rest of them last."""
+def document(walk: Walk) -> str:
+    """Every step's numbers as JSON: lists over the shown classes, the rest of them last."""
     view = walk.view
     values = {name: np.asarray(value).tolist() for name, value in walk.values.items()}
     errors = zip(NUDGES, values["nudge.error"], strict=True)
@@ -149,10 +124,10 @@ def walk_document(walk: Walk) -> dict[str, Any]:
         "shown_rows": [row.index for row in view.rows],
         "shown_classes": view.row.classes,
         "class_names": view.row.names,
-        "other_classes": view.C - len(view.row.classes),
+        "other_classes": view.problem.C - len(view.row.classes),
         "finite_differences": [{"h": h, "largest_difference": error} for h, error in errors],
     }
-    return named(DOCUMENT, values)
+    return json_text(named(DOCUMENT, values)) + "\n"
 
 
 def named(names: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -161,3 +136,8 @@ def named(names: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         name: named(value, values) if isinstance(value, dict) else values[value]
         for name, value in names.items()
     }
+
+
+FORMS = {
+    "page": make_page, "text": plain_text, "latex": latex, "numpy": program, "json": document,
+}  # fmt: skip

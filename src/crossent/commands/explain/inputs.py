@@ -4,8 +4,6 @@ N rows, C classes. Every complaint is one line that names the flag, the place an
 UsageError where the text of an option is wrong, a DataError where a file's content is.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ MOST_SHARES = 1.001  # what the shares of a row may add up to: 1, rounded
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Problem:
     names: tuple[str, ...] | None = None  # of the classes
 
     @property
-    def rows(self) -> int:
+    def N(self) -> int:
         return int(self.logits.shape[0])
 
     @property
-    def classes(self) -> int:
+    def C(self) -> int:
         return int(self.logits.shape[1])
 
     def name(self, k: int) -> str:
@@ -56,7 +55,7 @@ class Problem:
         a = np.array(self.logits[n], dtype=np.float64)
         if self.targets.ndim == 2:
             return a, np.array(self.targets[n], dtype=np.float64)
-        y = np.zeros(self.classes)
+        y = np.zeros(self.C)
         y[self.targets[n]] = 1.0
         return a, y
 
@@ -140,27 +139,24 @@ def read_lines(given: Given) -> list[str]:
 
 def parse_rows(given: Given, lines: Sequence[str]) -> Array:
     """Rows of numbers that commas or spaces separate; whole numbers stay integers."""
-    rows: list[list[float]] = []
-    whole = True
-    for n, line in enumerate(lines):
-        entries = re.split(r"[,\s]+", line.strip().strip(","))
-        if entries == [""]:
+    rows = [re.split(r"[,\s]+", line.strip().strip(",")) for line in lines]
+    for n, row in enumerate(rows):
+        if row == [""]:
             raise given.wrong(f"row {n} is empty; give it a number a class")
-        for column, entry in enumerate(entries):
+        for column, entry in enumerate(row):
             if not is_number(entry):
                 raise given.wrong(
                     f"row {n}, entry {column} is {entry!r}, not a number; "
                     f"{HOW_TO_WRITE[given.flag]}"
                 )
-            whole = whole and re.fullmatch(r"[+-]?\d+", entry) is not None
-        rows.append([float(entry) for entry in entries])
-        if len(rows[n]) != len(rows[0]):
+        if len(row) != len(rows[0]):
+            apart = "a line" if given.is_file else "put a semicolon between rows"
             raise given.wrong(
-                f"row {n} has {len(rows[n])} entries where row 0 has {len(rows[0])}; give every "
-                "row a number a class, and "
-                + ("a line" if given.is_file else "put a semicolon between rows")
+                f"row {n} has {len(row)} entries where row 0 has {len(rows[0])}; give every row "
+                f"a number a class, and {apart}"
             )
-    table = np.array(rows)
+    table = np.array([list(map(float, row)) for row in rows])
+    whole = all(re.fullmatch(r"[+-]?\d+", entry) for row in rows for entry in row)
     return table.astype(np.int64) if whole and np.abs(table).max(initial=0) < 2**53 else table
 
 
@@ -179,9 +175,8 @@ def first_bad(table: Array, is_bad: Callable[[Array], Any]) -> tuple[int, int] |
     """(row, column) of the first entry that is bad, looked for a block of rows at a time."""
     step = max(1, BLOCK // table.shape[1])
     for start in range(0, len(table), step):
-        bad = np.argwhere(is_bad(table[start : start + step]))
-        if len(bad):
-            return start + int(bad[0, 0]), int(bad[0, 1])
+        for row, column in np.argwhere(is_bad(table[start : start + step])):
+            return start + int(row), int(column)
     return None
 
 
@@ -199,8 +194,7 @@ def read_logits(given: Given) -> Array:
             f"holds {table.dtype}, which logits are not; save floating numbers, such as "
             "logits.astype(float)"
         )
-    bad = first_bad(table, lambda block: ~np.isfinite(block))
-    if bad:
+    if bad := first_bad(table, lambda block: ~np.isfinite(block)):
         raise given.wrong(
             f"row {bad[0]}, class {bad[1]} is {table[bad]}; the walk needs finite logits: leave "
             "that row out"
@@ -247,11 +241,9 @@ def checked_labels(given: Given, labels: Array, classes: int) -> Array:
         raise given.wrong(
             f"holds {labels.dtype}, one a row; class numbers are whole, 0 to {classes - 1}"
         )
-    bad = (labels < 0) | (labels >= classes)
-    if bad.any():
-        n = int(bad.argmax())
+    if bad := first_bad(labels[:, None], lambda block: (block < 0) | (block >= classes)):
         raise given.wrong(
-            f"row {n} has class {labels[n]}; labels start at 0, so {classes} classes are "
+            f"row {bad[0]} has class {labels[bad[0]]}; labels start at 0, so {classes} classes are "
             f"0 to {classes - 1}: correct it or leave that row out"
         )
     return labels.astype(np.int64)
@@ -260,21 +252,16 @@ def checked_labels(given: Given, labels: Array, classes: int) -> Array:
 def checked_shares(given: Given, table: Array) -> Array:
     if table.dtype.kind not in "fiub":
         raise given.wrong(f"holds {table.dtype}; shares are real numbers")
-    bad = first_bad(table, lambda block: ~(np.isfinite(block) & (block >= 0)))
-    if bad:
+    if bad := first_bad(table, lambda block: ~(np.isfinite(block) & (block >= 0))):
         raise given.wrong(
             f"row {bad[0]}, class {bad[1]} is {float(table[bad])}; a share is finite and not "
             "negative: correct it"
         )
-
-    def sums(block: Array) -> Array:
-        return np.asarray(block.sum(axis=1, dtype=np.float64, keepdims=True))
-
-    bad = first_bad(table, lambda block: sums(block) > MOST_SHARES)
-    if bad:
+    sums = table.sum(axis=1, dtype=np.float64, keepdims=True)
+    if bad := first_bad(sums, lambda block: block > MOST_SHARES):
         raise given.wrong(
-            f"the shares of row {bad[0]} add up to {sums(table[[bad[0]]]).item():g}, and a whole "
-            "is 1: divide the row by its sum"
+            f"the shares of row {bad[0]} add up to {sums[bad]:g}, and a whole is 1: divide the row "
+            "by its sum"
         )
     return table
 
@@ -284,10 +271,8 @@ def read_names(given: Given, classes: int) -> tuple[str, ...]:
     lines = read_lines(given) if given.is_file else given.text.split(",")
     names = tuple(" ".join(line.split()) for line in lines if line.strip())
     if len(names) != classes:
-        raise given.wrong(
-            f"{len(names)} names for {classes} classes; give one for each, "
-            + ("a line each" if given.is_file else "with commas between")
-        )
+        apart = "a line each" if given.is_file else "with commas between"
+        raise given.wrong(f"{len(names)} names for {classes} classes; give one for each, {apart}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise given.wrong(f"{twice!r} names two classes; give each a name of its own")

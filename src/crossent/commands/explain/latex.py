@@ -1,7 +1,5 @@
 r"""The walk as LaTeX for a report: a fragment that needs amsmath and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -12,23 +10,18 @@ from crossent.commands.explain.numbers import plain, write_number
 from crossent.commands.explain.steps import Walk
 
 HEAD = "% Softmax cross-entropy, step by step. Needs \\usepackage{amsmath}.\n"
-ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
-        "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    }
-)  # fmt: skip
+NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "{}$&%#_"} | NAMED)
 
 
 def latex(walk: Walk) -> str:
     """The whole walk."""
     names = [escape(walk.words[f"name.{k}"]) for k in walk.slots]
     values = walk.numbers | walk.values
-    brought = {
-        "names": Markup(", ").join(names),
-        "word": lambda key: escape(walk.words[key]),
-    }
-    sections = [section(step.title, step.told) for step in walk.steps("latex", **brought)]
+    steps = walk.steps(
+        "latex", names=Markup(", ").join(names), word=lambda key: escape(walk.words[key])
+    )
+    sections = [section(step.title, step.told) for step in steps]
     return HEAD + NUMBER.sub(
         lambda found: entry(values[found[2]], found[1] or "3"), "\n".join(sections)
     )

@@ -3,8 +3,6 @@ r"""Formulas as MathML, which browsers draw: latex2mathml converts them, this ma
 In a formula ``\v{key}`` and ``\v[style]{key}`` stand for a number of the walk.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from html import unescape
@@ -47,8 +45,8 @@ def element(tex: str, write_number: WriteNumber, display: str) -> str:
     markup = WRAPPED.sub(r"\1\2\3", NEEDLESS.sub("", markup))
     markup = SIGN.sub(r'\1<mo form="prefix">−</mo>', markup)
     markup = markup.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')
-    if "\\" in markup:
-        raise ValueError(f"formula {tex} has a command that the converter does not know")
+    if "\\" in markup or tex.count("{") != tex.count("}"):
+        raise ValueError(f"formula {tex} has an unknown command, or a brace without its other")
     return LEAF.sub(
         lambda found: (
             f"<mi>{found[2]}</mi>" if found[1] == "mi" else write_number(found[2], found[1] or "3")

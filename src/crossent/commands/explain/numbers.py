@@ -14,7 +14,7 @@ A style is a short code:
 
 import math
 import unicodedata
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 MINUS = "\N{MINUS SIGN}"
 TOO_SMALL, TOO_LARGE = 0.0005, 1e4  # beyond these three decimals say nothing
@@ -31,7 +31,7 @@ def write_number(value: float, style: str = "3") -> str:
     if style == "i":
         return sign + f"{round(size):,}"
     if style == "s":
-        digits = fixed(size, 3)
+        digits = rounded(size, ".3f")
         return digits if float(digits) == 0 else sign + digits
     if size == 0:
         return "0.0" if style == "a" else "0"
@@ -39,7 +39,7 @@ def write_number(value: float, style: str = "3") -> str:
         return sign + power_of_ten(size, 2 if style == "e" else 0)
     if size < TOO_SMALL or size >= TOO_LARGE:
         return sign + power_of_ten(size, 2)
-    digits = fixed(size, 5 if style == "5" else 3)
+    digits = rounded(size, ".5f" if style == "5" else ".3f")
     if style in "ag":
         digits = digits.rstrip("0").rstrip(".")
         if style == "a" and "." not in digits:
@@ -47,19 +47,16 @@ def write_number(value: float, style: str = "3") -> str:
     return sign + digits
 
 
-def fixed(size: float, decimals: int) -> str:
-    """Rounded half up from the exact value, as JavaScript's toFixed does."""
-    return f"{Decimal(size).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):f}"
+def rounded(size: float, code: str) -> str:
+    """Formatted with a half rounded up from the exact value, as JavaScript does."""
+    with localcontext(rounding=ROUND_HALF_UP):
+        return format(Decimal(size), code)
 
 
 def power_of_ten(size: float, decimals: int) -> str:
     """A positive number as 8.50×10⁻¹⁸."""
-    exact = Decimal(size)
-    exponent = exact.adjusted()
-    mantissa = fixed(float(exact.scaleb(-exponent)), decimals)
-    if mantissa.startswith("10"):
-        mantissa, exponent = fixed(1, decimals), exponent + 1
-    return f"{mantissa}×10{str(exponent).translate(SUPERSCRIPTS)}"
+    mantissa, _, exponent = rounded(size, f".{decimals}e").partition("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def plain(text: str) -> str:

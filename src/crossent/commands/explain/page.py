@@ -3,8 +3,6 @@
 Every number, word, bar and colour names its key, so that the page's script can change it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import asdict
@@ -18,23 +16,22 @@ from markupsafe import Markup
 import crossent
 from crossent.commands.explain.state import CHOICES
 from crossent.commands.explain.steps import Walk, asset, environment, macros, short_name
-from crossent.commands.explain.view import View
+from crossent.commands.explain.view import ShownRow
 from crossent.commands.explain.walk import NUDGE, NUDGES
 
 SCRIPTS = ("numbers.js", "walk.js", "draw.js", "state.js", "main.js")
 CURVE = {"left": 34, "top": 12, "width": 300, "height": 150, "most": 5}  # of -log p over p
 
 
-def make_page(view: View) -> str:
-    """The whole page for a view."""
-    walk = Walk.of(view)
+def make_page(walk: Walk) -> str:
+    """The whole page."""
     words = page_vocabulary(walk)
     words |= vars(macros("parts.jinja", words))
     page = environment().get_template("page.jinja")
     return page.render(
         words,
         steps=list(walk.steps("page", **words)),
-        overview=macros("overview.jinja", words).page(),
+        overview=walk.tell("overview", "page"),
         pass_picture=macros("picture.jinja", words).page(),
     )
 
@@ -49,6 +46,7 @@ def page_vocabulary(walk: Walk) -> dict[str, Any]:
         "n": partial(number, walk),
         "word": lambda key: Markup('<span data-w="{}">{}</span>').format(key, words[key]),
         "when": partial(condition, walk),
+        "share": partial(share, walk),
         "choices": CHOICES,
         "low": low,  # of the sliders: room around the logits, at least -5 to 5
         "high": high,
@@ -87,6 +85,12 @@ def condition(walk: Walk, name: str) -> Markup:
     return Markup(f'data-if="{name}"{"" if holds else " hidden"}')
 
 
+def share(walk: Walk, key: str, size: str = "") -> float:
+    """How large a number is, to four digits, as a share of 1 or of another number; at most 1."""
+    whole = walk.numbers[size] if size else 1
+    return float(f"{min(abs(walk.numbers[key]) / whole, 1):.4g}")
+
+
 def curve_point(p: float) -> tuple[float, float]:
     """Where (p, -log p) stands in its figure; what is too large stays at the upper edge."""
     most = CURVE["most"]
@@ -118,18 +122,20 @@ def see_also(heading: str) -> Markup:
 def page_data(walk: Walk) -> dict[str, Any]:
     """Rows, choices and constants; what is not shown as sums and moments."""
     view = walk.view
-    shown = [asdict(row) | {"names": walk.names(r)} for r, row in enumerate(view.rows)]
-    for row in shown:
-        row["short"] = [short_name(name) for name in row["names"]]
     return {
-        "N": view.N,
-        "C": view.C,
-        "chosen": view.chosen,
-        "rows": shown,
-        "targets": walk.state.targets,
-        "hidden": view.hidden and asdict(view.hidden),
+        "N": view.problem.N,
+        "C": view.problem.C,
+        "first": asdict(walk.state),
+        "rows": [row_data(row, walk.names(r)) for r, row in enumerate(view.rows)],
+        "hidden": asdict(view.hidden),
         "nudge": NUDGE,
         "nudges": NUDGES,
         "choices": {name: choice._asdict() for name, choice in CHOICES.items()},
         "curve": CURVE,
     }
+
+
+def row_data(row: ShownRow, names: list[str]) -> dict[str, Any]:
+    """What the script needs of a row beside its logits, which the state holds."""
+    data = {key: value for key, value in asdict(row).items() if key in ("index", "y", "rest")}
+    return data | {"names": names, "short": [short_name(name) for name in names]}

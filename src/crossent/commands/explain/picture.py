@@ -5,23 +5,25 @@
     python -m crossent.commands.explain.picture docs/pass.svg
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path
 
 from crossent.commands.explain.inputs import read_problem
 from crossent.commands.explain.page import page_vocabulary
-from crossent.commands.explain.steps import Walk, macros
+from crossent.commands.explain.steps import Walk, asset, macros
 from crossent.commands.explain.view import make_view
 
 
 def example_picture() -> str:
-    """The wide picture of the worked example."""
+    """The wide picture of the worked example, for any viewer: it need not know CSS's variables."""
     walk = Walk.of(make_view(read_problem(None, None, None)))
     drawn = macros("picture.jinja", page_vocabulary(walk)).standalone()
-    drawn = re.sub(r' data-[\w-]+="[^"]*"', "", drawn)
+    drawn = re.sub(r' (?:data-[\w-]+|style)="[^"]*"', "", drawn)
+    light = dict(re.findall(r"--(\w+):([^;}]+)", asset("colors.css").partition("@media")[0]))
+    drawn = re.sub(
+        r"([\w-]+):var\(--(\w+)\)", lambda rule: f"{rule[1]}:{light[rule[2]]};{rule[0]}", drawn
+    )
     return re.sub(r">\s*<", ">\n<", drawn).strip() + "\n"
 
 

@@ -1,23 +1,20 @@
 """What the reader can change, and the rows that follow from it."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 import crossent
+from crossent.commands.explain.inputs import Floats
 from crossent.commands.explain.view import LARGEST_STEP, View
-
-Floats = NDArray[np.float64]
 
 
 class Choice(NamedTuple):
     """A number that belongs to one step, and the slider that changes it."""
 
-    key: str  # of the number in the walk
     parameter: str  # of the page's address
     first: float  # what a page begins with
     low: float
@@ -25,12 +22,12 @@ class Choice(NamedTuple):
     step: float
 
 
-CHOICES = {
-    "shift": Choice("kappa", "k", 1000.0, -1000, 1000, 10),  # of the overflow table
-    "step": Choice("eta", "eta", 1.0, 0, LARGEST_STEP, 0.05),
-    "margin": Choice("x", "x", 40.0, 0, 60, 1),  # of the confident right answer
-    "keep": Choice("keep", "w", 0.7, 0, 1, 0.05),  # what the right class keeps in the soft target
-    "smoothing": Choice("eps", "eps", 0.1, 0, 1, 0.01),
+CHOICES = {  # by their names in the walk
+    "kappa": Choice("k", 1000.0, -1000, 1000, 10),  # added to the logits of the overflow table
+    "eta": Choice("eta", 1.0, 0, LARGEST_STEP, 0.05),  # the size of the gradient step
+    "x": Choice("x", 40.0, 0, 60, 1),  # the lead of the confident right answer
+    "keep": Choice("w", 0.7, 0, 1, 0.05),  # what the right class keeps in the soft target
+    "eps": Choice("eps", 0.1, 0, 1, 0.01),  # label smoothing
 }
 
 
@@ -41,18 +38,15 @@ class State:
     chosen: int  # place among the shown rows
     logits: tuple[tuple[float, ...], ...]  # of the shown rows and classes
     targets: tuple[int | None, ...]  # places among the shown classes; None: as given
-    shift: float = CHOICES["shift"].first
-    step: float = CHOICES["step"].first
-    margin: float = CHOICES["margin"].first
-    keep: float = CHOICES["keep"].first
-    smoothing: float = CHOICES["smoothing"].first
+    choices: Mapping[str, float]  # as CHOICES has them
 
     @classmethod
-    def of(cls, view: View) -> State:
+    def of(cls, view: View) -> Self:
         """The state that a page begins in."""
-        logits = tuple(tuple(float(x) for x in row.a) for row in view.rows)
+        logits = tuple(tuple(row.a.tolist()) for row in view.rows)
         targets = tuple(row.target if row.is_one_hot else None for row in view.rows)
-        return cls(view.chosen, logits, targets)
+        choices = {name: choice.first for name, choice in CHOICES.items()}
+        return cls(view.chosen, logits, targets, choices)
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class FullRow:
     hidden: NDArray[np.bool_]  # which classes are not shown
 
     @classmethod
-    def of(cls, view: View, state: State, r: int) -> FullRow:
+    def of(cls, view: View, state: State, r: int) -> Self:
         shown = view.rows[r]
         a, y = view.problem.row(shown.index)
         places = np.array(shown.classes)
@@ -84,8 +78,9 @@ class FullRow:
     @property
     def rival(self) -> int:
         """The most probable of the other shown classes; the target where there is none."""
-        others = np.delete(np.arange(len(self.places)), self.target)
-        return int(others[self.a[self.places][others].argmax()]) if len(others) else self.target
+        others = self.a[self.places]
+        others[self.target] = -np.inf
+        return int(others.argmax())
 
     def fold(self, values: Floats) -> Floats:
         """The values of the shown classes, and the sum of the others."""

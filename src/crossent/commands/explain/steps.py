@@ -1,18 +1,16 @@
 """The steps of the walk, told once: their order and titles here, each in a template of its own.
 
-A step's template (assets/steps) holds its tables and formulas, and what each form says with them:
-the page, the text, LaTeX, the NumPy program. The numbers come from the walk; what writes them and
-the tables, each form brings itself.
+A step's template (assets/steps) begins with its tables and formulas; below a line such as
+"== text" stands what a form says with them: the page, the text, LaTeX, the NumPy program. The
+numbers come from the walk; what writes them and the tables, each form brings itself.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
@@ -52,7 +50,7 @@ class Column(NamedTuple):
     plain: str = ""  # its head in the text; without one it stands on the page alone
     style: str = "3"
     bar: str = ""  # key of the bars beside the numbers, from 0 to 1
-    signed_bar: str = ""  # the same from -1 to 1
+    signed: bool = False  # bars from -1 to 1; the text has none
     fixed: str = ""  # what stands in every line instead of a number
 
 
@@ -72,7 +70,7 @@ class Walk:
     state: State
 
     @classmethod
-    def of(cls, view: View) -> Walk:
+    def of(cls, view: View) -> Self:
         """The walk that a page begins with."""
         return cls(view, State.of(view))
 
@@ -88,13 +86,13 @@ class Walk:
 
     @property
     def slots(self) -> range:
-        """The lines of a table over classes."""
-        return range(self.view.slots)
+        """The lines of a table over classes: those shown, and one for the others."""
+        return range(len(self.names(self.view.chosen)))
 
     def names(self, r: int) -> list[str]:
         """What the shown classes of shown row r are called, and the rest."""
-        rest = self.view.C - len(self.view.rows[r].names)
-        return [*self.view.rows[r].names, *([f"{rest:,} others"] if rest else [])]
+        row = self.view.rows[r]
+        return [*row.names, *([f"{row.rest.count:,} others"] if row.rest else [])]
 
     @cached_property
     def words(self) -> dict[str, str]:
@@ -115,16 +113,22 @@ class Walk:
     def steps(self, form: str, **brought: Any) -> Iterator[Step]:
         """The steps as a form tells them, with what it brings for its tables and numbers."""
         for number, (name, title) in enumerate(STEPS.items(), 1):
-            template = environment().get_template(f"steps/{name}.jinja")
-            told = template.render(self.vocabulary, **brought, form=form, number=number)
-            yield Step(name, title, Markup(told))
+            yield Step(name, title, self.tell(f"steps/{name}", form, **brought, number=number))
+
+    def tell(self, template: str, form: str, **brought: Any) -> Markup:
+        """What a template says in a form. Its other forms are not read: compiling takes longest."""
+        head, *forms = re.split(r"^== (\w+)\n", asset(f"{template}.jinja"), flags=re.MULTILINE)
+        wanted = environment().from_string(f"{head}{forms[forms.index(form) + 1]}\n")
+        return Markup(wanted.render(self.vocabulary, **brought))
 
     @property
     def vocabulary(self) -> dict[str, Any]:
         """What every template may use."""
+        problem = self.view.problem
         return {
-            "view": self.view, "slots": self.slots, "numbers": self.numbers, "t": self.numbers["t"],
-            "column": Column, "nudges": [f"{h:.7f}".rstrip("0") for h in NUDGES],
+            "view": self.view, "N": problem.N, "C": problem.C, "slots": self.slots,
+            "numbers": self.numbers, "t": self.numbers["t"], "column": Column,
+            "nudges": [f"{h:.7f}".rstrip("0") for h in NUDGES],
             "shown_rows": ", ".join(f"{row.index:,}" for row in self.view.rows),
         }  # fmt: skip
 

@@ -1,7 +1,5 @@
 """The walk as plain text for a terminal: every step with its formula and its numbers, in ASCII."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,15 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from crossent.commands.explain.numbers import plain
-from crossent.commands.explain.steps import Column, Walk, macros
+from crossent.commands.explain.steps import Column, Walk
 
 WIDTH, NAME_WIDTH, COLUMN = 80, 16, 12
 
 
-def tell(walk: Walk) -> str:
+def plain_text(walk: Walk) -> str:
     """The whole walk."""
     t = Teller(walk)
-    overview = paragraphs(macros("overview.jinja", walk.vocabulary).text())
+    overview = paragraphs(walk.tell("overview", "text"))
     brought = {
         "n": t.n, "class_table": t.class_table, "row_table": t.row_table, "grid": t.grid,
     }  # fmt: skip
@@ -66,7 +64,7 @@ class Teller:
             for column, width in zip(columns, widths, strict=True):
                 key = f"{column.key}.{k}"
                 line += (self.n(key, column.style) if key in numbers else "").rjust(width)
-                if column.bar:
+                if column.bar and not column.signed:
                     line += f"  {'#' * round(20 * numbers[f'{column.bar}.{k}'])}".ljust(22)
             lines.append(line + ("  <- t" if k == numbers["t"] else ""))
         return unescaped(lines)

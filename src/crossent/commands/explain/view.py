@@ -6,8 +6,6 @@ class whose logit is the log of the sum of their exponentials has their joint pr
 softmax over the shown classes and it is exact. What a step moves one by one is kept as moments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.explain.inputs import BLOCK, Problem
-
-Floats = NDArray[np.float64]
+from crossent.commands.explain.inputs import BLOCK, Floats, Problem
 
 ALL_CLASSES, SOME_CLASSES, SOME_TARGETS = 6, 5, 2  # all up to 6; else 5, up to 2 of the target
 ALL_ROWS = 5
@@ -79,15 +75,7 @@ class View:
     problem: Problem
     rows: tuple[ShownRow, ...]
     chosen: int  # place among `rows`
-    hidden: HiddenRows | None
-
-    @property
-    def N(self) -> int:
-        return self.problem.rows
-
-    @property
-    def C(self) -> int:
-        return self.problem.classes
+    hidden: HiddenRows
 
     @property
     def row(self) -> ShownRow:
@@ -98,16 +86,11 @@ class View:
         shown = frozenset(row.index for row in self.rows)
         return hidden_pass(self.problem, shown, step)[0]
 
-    @property
-    def slots(self) -> int:
-        """Classes a table of the page has a line for; the others count as one."""
-        return len(self.row.classes) + (self.row.rest is not None)
-
 
 def make_view(problem: Problem, row: int | None = None) -> View:
     """The view of a problem on a row; without one the first, or the worst of too many to show."""
-    if problem.rows <= ALL_ROWS:
-        indices: Sequence[int] = range(problem.rows)
+    if problem.N <= ALL_ROWS:
+        indices: Sequence[int] = range(problem.N)
         chosen = 0 if row is None else row
     else:
         order = np.argsort(-row_losses(problem), kind="stable")
@@ -123,7 +106,7 @@ def show_row(problem: Problem, n: int) -> ShownRow:
     a, y = problem.row(n)
     classes = telling_classes(a, y)
     hidden = ~np.isin(np.arange(len(a)), classes)
-    pace = LARGEST_STEP / problem.rows
+    pace = LARGEST_STEP / problem.N
     rest = sum_up(a[hidden], y[hidden], pace, float(y.sum())) if hidden.any() else None
     names = tuple(problem.name(int(k)) for k in classes)
     return ShownRow(n, tuple(int(k) for k in classes), names, a[classes], y[classes], rest)
@@ -178,9 +161,9 @@ def sum_up(a: Floats, y: Floats, pace: float, total: float) -> Rest:
 
 def blocks(problem: Problem) -> Iterator[tuple[slice, Floats, NDArray[Any]]]:
     """(rows, float64 logits, targets) of a few rows at a time."""
-    step = max(1, BLOCK // problem.classes)
-    for start in range(0, problem.rows, step):
-        rows = slice(start, min(start + step, problem.rows))
+    step = max(1, BLOCK // problem.C)
+    for start in range(0, problem.N, step):
+        rows = slice(start, min(start + step, problem.N))
         logits = np.asarray(problem.logits[rows], dtype=np.float64)
         targets = np.asarray(problem.targets[rows])
         yield rows, logits, targets.astype(np.float64) if targets.ndim == 2 else targets
@@ -199,7 +182,7 @@ def hidden_pass(problem: Problem, shown: frozenset[int], step: float) -> tuple[f
     for rows, a, y in blocks(problem):
         kept = np.array([n not in shown for n in range(rows.start, rows.stop)])
         _, grad = crossent.cross_entropy_and_grad(a, y, reduction="sum")
-        grad /= problem.rows
+        grad /= problem.N
         grad_squared += float(np.einsum("nk,nk->n", grad, grad)[kept].sum())
         grad *= -step
         grad += a
@@ -207,14 +190,14 @@ def hidden_pass(problem: Problem, shown: frozenset[int], step: float) -> tuple[f
     return losses, grad_squared
 
 
-def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows | None:
-    """The rows beyond those shown; None if there are none."""
-    if len(shown) == problem.rows:
-        return None
+def hide_rows(problem: Problem, shown: frozenset[int]) -> HiddenRows:
+    """The rows beyond those shown, of which there may be none."""
+    if len(shown) == problem.N:
+        return HiddenRows(0, np.zeros(1), np.zeros(1), 0.0)
     # The losses are smooth in the step, on the scale N: a polynomial through few points is exact.
-    points = 8 if problem.rows < 100 else 4
+    points = 8 if problem.N < 100 else 4
     angles = np.pi * (np.arange(points) + 0.5) / points
     steps = np.concatenate(([0.0], LARGEST_STEP / 2 * (1 - np.cos(angles))))
     passes = [hidden_pass(problem, shown, float(step)) for step in steps]
     losses = np.array([losses for losses, _ in passes])
-    return HiddenRows(problem.rows - len(shown), steps, losses, passes[0][1])
+    return HiddenRows(problem.N - len(shown), steps, losses, passes[0][1])

@@ -6,18 +6,15 @@ place, the last. In the page a number is known by its name and its places, "p.1"
 assets/walk.js computes the same ones; the tests hold one against the other.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
-from crossent.commands.explain.state import CHOICES, FullRow, State
+from crossent.commands.explain.inputs import Floats
+from crossent.commands.explain.state import FullRow, State
 from crossent.commands.explain.view import View
 
-Floats = NDArray[np.float64]
 Values = dict[str, Any]  # numbers, vectors and matrices under their names
 
 NUDGE = 1e-4  # h of the finite difference beside each derivative
@@ -30,8 +27,8 @@ def all_values(view: View, state: State) -> Values:
     row = rows[state.chosen]
     a, y = row.folded_logits, row.fold(row.y)
     return {
-        "N": view.N,
-        "C": view.C,
+        "N": view.problem.N,
+        "C": view.problem.C,
         "chosen": state.chosen,
         "row": view.rows[state.chosen].index,
         "target": [each.target for each in rows],
@@ -39,14 +36,14 @@ def all_values(view: View, state: State) -> Values:
         "rival": row.rival,
         "A": [each.folded_logits for each in rows],
         "Y": [each.fold(each.y) for each in rows],
-        **{choice.key: getattr(state, name) for name, choice in CHOICES.items()},
-        **softmax_values(row, a, y, state.shift),
+        **state.choices,
+        **softmax_values(row, a, y, state.choices["kappa"]),
         **loss_values(view, rows, state.chosen),
         **chain_values(row, a, y),
         **check_values(row, a, y),
         **step_values(view, rows, state),
-        **confident_values(state.margin, state.smoothing),
-        **soft_values(row, a, state),
+        **confident_values(state.choices["x"], state.choices["eps"]),
+        **soft_values(row, a, state.choices["keep"], state.choices["eps"]),
     }
 
 
@@ -96,11 +93,11 @@ def softmax_values(row: FullRow, a: Floats, y: Floats, shift: float) -> Values:
 def loss_values(view: View, rows: list[FullRow], chosen: int) -> Values:
     """The loss of each shown row, the sum and the mean over all rows."""
     losses = [float(crossent.cross_entropy(row.a, row.y, reduction="none")) for row in rows]
-    hidden = float(view.hidden.losses[0]) if view.hidden else 0.0
+    hidden = float(view.hidden.losses[0])
     total = sum(losses) + hidden
     return {
         "losses": losses, "loss": losses[chosen], "loss.hidden": hidden,
-        "loss.sum": total, "loss.mean": total / view.N,
+        "loss.sum": total, "loss.mean": total / view.problem.N,
     }  # fmt: skip
 
 
@@ -148,11 +145,9 @@ def check_values(row: FullRow, a: Floats, y: Floats) -> Values:
 
 def step_values(view: View, rows: list[FullRow], state: State) -> Values:
     """The gradient of the mean over all rows, and the loss after a step against it."""
-    N, eta, chosen = view.N, state.step, rows[state.chosen]
-    before = after = squared = 0.0
-    if view.hidden:
-        before, squared = float(view.hidden.losses[0]), view.hidden.grad_squared
-        after = view.losses_after(eta)
+    N, eta, chosen = view.problem.N, state.choices["eta"], rows[state.chosen]
+    before, squared = float(view.hidden.losses[0]), view.hidden.grad_squared
+    after = view.losses_after(eta)
     G, moved, p_before, p_after = [], [], [], []
     for row in rows:
         loss, grad = crossent.cross_entropy_and_grad(row.a, row.y, normalizer=N)
@@ -187,10 +182,10 @@ def confident_values(margin: float, smoothing: float) -> Values:
     return values | {"sure.smoothed": smoothed[0], "toosure": smoothed[0] > 0}
 
 
-def soft_values(row: FullRow, a: Floats, state: State) -> Values:
+def soft_values(row: FullRow, a: Floats, keep: float, eps: float) -> Values:
     """A target that is shared between classes, half of it, and label smoothing."""
-    soft, eps = np.zeros_like(row.y), state.smoothing
-    soft[row.places] = shared_target(row.target, len(row.places), state.keep)
+    soft = np.zeros_like(row.y)
+    soft[row.places] = shared_target(row.target, len(row.places), keep)
     q = (1 - eps) * row.y + eps / len(row.a)
     loss, grad = crossent.cross_entropy_and_grad(row.a, soft, reduction="sum")
     half_loss, half_grad = crossent.cross_entropy_and_grad(row.a, soft / 2, reduction="sum")

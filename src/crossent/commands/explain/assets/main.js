@@ -35,10 +35,10 @@ function syncControls() {
   }
   for (const input of $$("[name=target]")) {
     input.checked = input.value === (target === null ? "y" : String(target));
-    input.closest("[data-given]")?.toggleAttribute("hidden", data.targets[state.chosen] !== null);
+    input.closest("[data-given]")?.toggleAttribute("hidden", data.first.targets[state.chosen] !== null);
   }
   for (const input of $$("[name=row]")) input.checked = Number(input.value) === state.chosen;
-  for (const input of $$("[data-part]")) input.value = state[input.dataset.part];
+  for (const input of $$("[data-part]")) input.value = state.choices[input.dataset.part];
   $("#reveal").checked = state.reveal;
 }
 
@@ -54,7 +54,7 @@ function say(text) {
 document.addEventListener("input", ({ target }) => {
   const { logit, part } = target.dataset, value = Number(target.value);
   if (logit && target.value !== "" && Number.isFinite(value)) state.logits[state.chosen][Number(logit)] = value;
-  if (part) state[part] = value;
+  if (part) state.choices[part] = value;
   if (logit || part) update();
 });
 
@@ -154,6 +154,7 @@ function pointAt({ target }) {
   drawTerm(cell, numbers, words);
 }
 
+$(".heat").role = "grid";
 $(".heat").addEventListener("pointerover", pointAt);
 $(".heat").addEventListener("focusin", pointAt);
 $(".heat").addEventListener("keydown", (event) => {

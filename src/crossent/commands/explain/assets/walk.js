@@ -35,20 +35,22 @@ function nudged(a, k, h) {
 
 // Central differences of a function of a row, by each of its entries.
 const differences = (f, a, h) => a.map((_, k) => (f(nudged(a, k, h)) - f(nudged(a, k, -h))) / (2 * h));
+const lossDifferences = (a, y, h) => differences((at) => foldedLoss(at, y), a, h);
 
 // A shown row as the state has it: logits and target, the classes that are not shown folded into one.
-function foldedRow(shown, logits, target) {
+function foldedRow(row, logits, target) {
   const given = target === null;
-  const y = given ? shown.y.slice() : logits.map((_, k) => (k === target ? 1 : 0));
-  const rest = shown.rest && { ...shown.rest, sum_y: given ? shown.rest.sum_y : 0 };
+  const y = given ? row.y.slice() : logits.map((_, k) => (k === target ? 1 : 0));
+  const rest = row.rest && { ...row.rest, sum_y: given ? row.rest.sum_y : 0 };
   const a = logits.slice();
   if (rest) {
     a.push(rest.lse);
     y.push(rest.sum_y);
     if (rest.sum_y === 0) rest.sum_y_logits = 0;
   }
-  const soft = softmaxRow(a);
-  return { a, y, rest, soft, shown: logits.length, t: argmax(y.slice(0, logits.length)), loss: rowLoss(soft, y, rest, logits.length) };
+  const soft = softmaxRow(a), shown = logits.length, t = argmax(y.slice(0, shown));
+  const rival = argmax(logits.map((x, k) => (k === t ? -Infinity : x)));
+  return { a, y, rest, soft, shown, t, rival, loss: rowLoss(soft, y, rest, shown) };
 }
 
 // The folded class has one logit, its members many: their part of the loss is by their own logits.
@@ -101,30 +103,25 @@ function flat(values) {
 }
 
 function allNumbers(data, state) {
-  const rows = data.rows.map((shown, r) => foldedRow(shown, state.logits[r], state.targets[r]));
-  const row = rows[state.chosen], { a, y, soft, t } = row;
-  const others = state.logits[state.chosen].map((_, k) => k).filter((k) => k !== t);
-  const rival = others.length ? others.reduce((best, k) => (a[k] > a[best] ? k : best)) : t;
-  const grad = gradient(soft, y);
-  const values = {
-    N: data.N, C: data.C, chosen: state.chosen, row: data.rows[state.chosen].index, t, rival,
+  const { chosen, logits, targets, choices } = state;
+  const rows = data.rows.map((row, r) => foldedRow(row, logits[r], targets[r])), row = rows[chosen];
+  return flat({
+    N: data.N, C: data.C, chosen, row: data.rows[chosen].index, t: row.t, rival: row.rival,
     target: rows.map((each) => each.t), A: rows.map((each) => each.a), Y: rows.map((each) => each.y),
-    ...softmaxValues(row, state.shift, rival),
-    ...lossValues(data, rows, state.chosen),
-    ...chainValues(row, data.nudge, rival),
-    grad, "grad.sum": sum(grad), "grad.t": grad[t], "grad.rival": grad[rival],
-    ...checkValues(row, data, grad),
-    ...stepValues(data, rows, state),
-    ...confidentValues(state.margin, state.smoothing),
-    ...softValues(row, data, state),
-  };
-  for (const [name, { key }] of Object.entries(data.choices)) values[key] = state[name];
-  return flat(values);
+    ...choices,
+    ...softmaxValues(row, choices),
+    ...lossValues(data, rows, chosen),
+    ...chainValues(row, data.nudge),
+    ...checkValues(row, data),
+    ...stepValues(data, rows, chosen, choices),
+    ...confidentValues(choices),
+    ...softValues(row, data, choices),
+  });
 }
 
-function softmaxValues({ a, y, soft, t }, shift, rival) {
+function softmaxValues({ a, y, soft, t, rival }, { kappa }) {
   const { m, exps, total, lse, p, notP } = soft, size = Math.max(largest(a), 1e-9);
-  const big = a.map((x) => x + shift), naive = big.map(Math.exp), naiveP = naive.map((e) => e / sum(naive));
+  const big = a.map((x) => x + kappa), naive = big.map(Math.exp), naiveP = naive.map((e) => e / sum(naive));
   return {
     a, "a.t": a[t], "size.a": a.map((x) => x / size), y,
     onehot: Math.max(...y) === 1 && sum(y) === 1, right: a[t] === m,
@@ -136,12 +133,12 @@ function softmaxValues({ a, y, soft, t }, shift, rival) {
 }
 
 function lossValues(data, rows, chosen) {
-  const losses = rows.map((row) => row.loss), hidden = data.hidden ? data.hidden.losses[0] : 0;
+  const losses = rows.map((row) => row.loss), hidden = data.hidden.losses[0];
   const total = sum(losses) + hidden;
   return { losses, loss: losses[chosen], "loss.hidden": hidden, "loss.sum": total, "loss.mean": total / data.N };
 }
 
-function chainValues({ a, y, soft, t }, h, rival) {
+function chainValues({ a, y, soft, t, rival }, h) {
   const { p, notP } = soft, total = sum(y);
   const dp = y.map((share, k) => (share === 0 ? 0 : -share / p[k]));
   const size = largest([...dp.filter(Number.isFinite), 0]) || 1;
@@ -163,13 +160,15 @@ function chainValues({ a, y, soft, t }, h, rival) {
   };
 }
 
-function checkValues({ a, y, t }, { nudge, nudges }, grad) {
-  const loss = (at) => foldedLoss(at, y), quotients = nudges.map((h) => differences(loss, a, h));
+function checkValues({ a, y, soft, t, rival }, { nudge, nudges }) {
+  const grad = gradient(soft, y), quotients = nudges.map((h) => lossDifferences(a, y, h));
   return {
-    "grad.check": differences(loss, a, nudge),
+    grad, "grad.check": lossDifferences(a, y, nudge), "grad.sum": sum(grad),
+    "grad.t": grad[t], "grad.rival": grad[rival],
     "nudge.quotient": quotients.map((quotient) => quotient[t]),
     "nudge.error": quotients.map((quotient) => largest(quotient.map((q, k) => q - grad[k]))),
-    "nudge.up": loss(nudged(a, t, nudges[0])), "nudge.down": loss(nudged(a, t, -nudges[0])),
+    "nudge.up": foldedLoss(nudged(a, t, nudges[0]), y),
+    "nudge.down": foldedLoss(nudged(a, t, -nudges[0]), y),
   };
 }
 
@@ -183,25 +182,25 @@ function rowAfter({ a, y, soft, rest, shown, t }, eta, N) {
   return { G, moved, squared, loss: rowLoss(softLater, y, later, shown), p: soft.p[t], pAfter: softLater.p[t] };
 }
 
-function stepValues({ N, nudge, hidden }, rows, { chosen, step }) {
-  const each = rows.map((row) => rowAfter(row, step, N)), { a, y } = rows[chosen];
-  const before = sum(rows.map((row) => row.loss)) + (hidden ? hidden.losses[0] : 0);
-  const after = sum(each.map((row) => row.loss)) + (hidden ? hiddenLosses(hidden, step) : 0);
-  const squared = sum(each.map((row) => row.squared)) + (hidden ? hidden.grad_squared : 0);
+function stepValues({ N, nudge, hidden }, rows, chosen, { eta }) {
+  const each = rows.map((row) => rowAfter(row, eta, N)), { a, y } = rows[chosen];
+  const before = sum(rows.map((row) => row.loss)) + hidden.losses[0];
+  const after = sum(each.map((row) => row.loss)) + hiddenLosses(hidden, eta);
+  const squared = sum(each.map((row) => row.squared)) + hidden.grad_squared;
   return {
     G: each.map((row) => row.G), Grow: each[chosen].G, movedrow: each[chosen].moved,
-    "G.check": differences((at) => foldedLoss(at, y) / N, a, nudge), "G.squared": squared,
+    "G.check": lossDifferences(a, y, nudge).map((g) => g / N), "G.squared": squared,
     pt: each.map((row) => row.p), "pt.after": each.map((row) => row.pAfter),
     "step.before": before / N, "step.after": after / N, "step.sign": (after - before) / N,
-    "step.predicted": before / N - step * squared,
+    "step.predicted": before / N - eta * squared,
   };
 }
 
-function confidentValues(margin, smoothing) {
-  const R = 2 * Math.exp(-margin), smoothed = -R / (1 + R) + (2 * smoothing) / 3;
+function confidentValues({ x: lead, eps }) {
+  const R = 2 * Math.exp(-lead), smoothed = -R / (1 + R) + (2 * eps) / 3;
   const values = { "sure.R": R, "sure.smoothed": smoothed, toosure: smoothed > 0 };
   for (const [bits, round] of [["64", (x) => x], ["32", Math.fround]]) {
-    const x = round(margin), others = 2 * Math.exp(-Math.abs(x));
+    const x = round(lead), others = 2 * Math.exp(-Math.abs(x));
     const small = round(Math.exp(-x)), total = round(round(1 + small) + small), p = round(1 / total);
     values[`sure.loss.${bits}`] = Math.log1p(others);
     values[`sure.grad.${bits}`] = -others / (1 + others);
@@ -211,17 +210,16 @@ function confidentValues(margin, smoothing) {
   return values;
 }
 
-function softValues({ a, y, soft, rest, shown, loss, t }, { C, nudge }, { keep, smoothing }) {
+function softValues({ a, y, soft, rest, shown, loss, t }, { C, nudge }, { keep, eps }) {
   const shared = [...sharedTarget(t, shown, keep), ...(rest ? [0] : [])];
   const softLoss = weighted(shared, soft.nll), softGrad = gradient(soft, shared);
   const count = (k) => (k < shown ? 1 : rest.count);
-  const q = y.map((share, k) => (1 - smoothing) * share + (smoothing * count(k)) / C);
+  const q = y.map((share, k) => (1 - eps) * share + (eps * count(k)) / C);
   const even = (sum(soft.nll.slice(0, shown)) + (rest ? rest.count * soft.lse - rest.sum_logits : 0)) / C;
-  const check = (target) => differences((at) => foldedLoss(at, target), a, nudge);
   return {
-    "soft.y": shared, "soft.loss": softLoss, "soft.grad": softGrad, "soft.check": check(shared),
+    "soft.y": shared, "soft.loss": softLoss, "soft.grad": softGrad, "soft.check": lossDifferences(a, shared, nudge),
     "half.loss": softLoss / 2, "half.grad": softGrad.map((g) => g / 2),
-    q, "smooth.loss": (1 - smoothing) * loss + smoothing * even, "smooth.grad": gradient(soft, q),
-    "smooth.check": check(q), "smooth.keep": 1 - smoothing, "smooth.even": even,
+    q, "smooth.loss": (1 - eps) * loss + eps * even, "smooth.grad": gradient(soft, q),
+    "smooth.check": lossDifferences(a, q, nudge), "smooth.keep": 1 - eps, "smooth.even": even,
   };
 }
