@@ -2,7 +2,9 @@
 
 import inspect
 import re
+from pathlib import Path
 
+import cases
 import numpy as np
 import pytest
 
@@ -41,6 +43,13 @@ def test_losses_take_every_option_by_its_name_default_and_type(function):
 @pytest.mark.parametrize("function", SCORES, ids=lambda function: function.__name__)
 def test_scores_take_the_options_that_change_them(function):
     assert options_in(function) == stated(("ignore_index", "softcap", "logit_scale"))
+
+
+def test_the_tests_of_the_core_and_of_pytorch_try_every_option_of_a_row():
+    text = Path(__file__).with_name("pytorch").joinpath("torch_cases.py").read_text("utf-8")
+    for name in options.OF_ROW:
+        assert any(name in given for given in cases.OPTIONS.values()), name
+        assert f'{{"{name}":' in text, name
 
 
 def test_the_reference_has_the_same_options_and_defaults():

@@ -194,5 +194,5 @@ def test_files_named_in_the_text_exist(name):
         assert (ROOT / path).exists(), path
 
 
-def test_contributing_fits_two_screens():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 80
+def test_contributing_fits_three_screens():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 110
