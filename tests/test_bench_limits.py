@@ -10,7 +10,7 @@ import pytest
 import crossent
 from crossent.commands.bench import accuracy
 from crossent.commands.bench._limits import limits_of
-from crossent.commands.bench.cases import from_stored
+from crossent.commands.bench.arrays import from_stored
 from crossent.commands.bench.contenders.numpy import Crossent, Textbook
 from crossent.commands.bench.limits import fresh_memory
 from crossent.commands.bench.measure import resident
