@@ -101,14 +101,7 @@ void rank_block(const Operand& logits, nb::handle targets, nb::handle label, nb:
   block.targets.class_stride = form == Targets::index ? 0 : target.strides[1];
   for (int64_t i = 0; i < rows; ++i) check(block.standing.label[i] >= 0 && block.standing.label[i] < classes);
   const nb::gil_scoped_release release;
-  const int64_t step = rows_at_once(classes);
-  const auto pieces = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) block.rank(i * step, (i + 1) * step < rows ? (i + 1) * step : rows);
-  };
-  parallel_for(
-      (rows + step - 1) / step,
-      [](void* context, int64_t begin, int64_t end) { (*static_cast<const decltype(pieces)*>(context))(begin, end); },
-      const_cast<void*>(static_cast<const void*>(&pieces)));
+  in_pieces(rows, rows_at_once(classes), [&](int64_t begin, int64_t end) { block.rank(begin, end); });
 }
 
 void standings(nb::handle logits, nb::handle targets, nb::handle label, nb::handle loss, nb::handle rank,

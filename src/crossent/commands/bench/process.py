@@ -100,6 +100,5 @@ class Worker:
         if code == -signal.SIGKILL:
             return "its process was killed: out of memory?"
         self._complaints.seek(0)
-        lines = self._complaints.read().split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "without a word")
-        return f"its process ended with code {code}: {last.strip()}"
+        lines = [line.strip() for line in self._complaints if line.strip()]
+        return f"its process ended with code {code}: {lines[-1] if lines else 'without a word'}"
