@@ -19,10 +19,10 @@ from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, TASKS, Cas
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.contenders.numpy import Crossent, Textbook
-from crossent.commands.bench.limits import LIMITS
 from crossent.commands.bench.report import Report
 from crossent.commands.bench.run import run_bench
 from crossent.commands.bench.settings import Settings
+from crossent.commands.bench.text import LIMIT_NAMES
 
 CASES = (
     Case((64, 10), "float32"),
@@ -120,7 +120,7 @@ def test_nobody_is_left_out_without_a_known_reason(run, request):
 
 def test_the_machine_s_limits_are_measured_in_the_same_rounds(bench):
     for result in bench.report.cases:
-        assert [timing.task for timing in result.limits] == list(LIMITS)
+        assert [timing.task for timing in result.limits] == list(LIMIT_NAMES)
         assert all("limits" in order for order in result.rounds)
 
 

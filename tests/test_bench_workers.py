@@ -75,8 +75,6 @@ def test_the_first_call_of_a_turn_is_not_timed():
 class InProcess:
     """A worker without a process."""
 
-    alive = True
-
     def __init__(self, contender):
         self.contender = contender
         self.session = Session(contender(), 1)
@@ -172,10 +170,9 @@ def test_a_worker_that_dies_is_reported():
         with pytest.raises(ContenderError, match="no_such_request"):
             worker.ask("no_such_request")
         worker._process.kill()
-        with pytest.raises(ContenderError, match="killed"):
-            worker.ask("unload")
-        with pytest.raises(ContenderError, match="has ended"):
-            worker.ask("unload")
+        for _ in range(2):  # it says so however often it is asked
+            with pytest.raises(ContenderError, match="killed"):
+                worker.ask("unload")
         worker.revive()
         assert worker.ask("errors", "scale 1", "float32").loss_ulp < 2
 

@@ -23,7 +23,6 @@ from crossent.commands.bench.contender import Calls, Contender
 from crossent.commands.bench.measure import Call
 
 READ, SCALE, FILL, FILL_SMALL, EXP = "read", "scale", "fill", "fill_small", "exp"
-LIMITS = (READ, SCALE, FILL, FILL_SMALL, EXP)
 # What a task cannot beat: the largest of these. (`out=` moves more than scaling in place does.)
 BOUNDS = {
     LOSS: (READ, EXP),

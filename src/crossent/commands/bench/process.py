@@ -44,11 +44,6 @@ class Worker:
             env=environment | dict(self.contender.environment),
         )
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not been found dead."""
-        return self._process.returncode is None
-
     def close(self) -> None:
         """End the process, at once."""
         self._process.kill()
@@ -61,7 +56,7 @@ class Worker:
         Raises:
             ContenderError: it cannot start either.
         """
-        if not self.alive:
+        if self._process.returncode is not None:
             self.close()
             self._launch()
             self.ask("start")
@@ -72,8 +67,6 @@ class Worker:
         Raises:
             ContenderError: the worker says that it failed, or has died.
         """
-        if not self.alive:
-            raise ContenderError("its process has ended")
         self.send(do, *more)
         return self.receive()
 

@@ -125,19 +125,20 @@ class Entry:
             if not self.loaded:
                 self.load()
             time.sleep(SETTLE_SECONDS)
-            self.turns.append(self.worker.ask("turn" if self.turns else "warm_up"))
-            self.check_losses()
+            turn = self.worker.ask("turn" if self.turns else "warm_up")
+            self.check_losses(turn)
+            self.turns.append(turn)
             if not self.keep:
                 self.unload()
         except ContenderError as error:
             self.leave_out(str(error))
 
-    def check_losses(self) -> None:
-        """Raise ContenderError where the last turn's losses are not those of the warm-up."""
-        for task, turn in self.turns[-1].items() if len(self.turns) > 1 else ():
-            before = self.turns[0][task].loss
-            if not same_loss(turn.loss, before, self.case.dtype):
-                raise ContenderError(f"loss {turn.loss:.7g} after {before:.7g}: inputs changed")
+    def check_losses(self, turn: dict[str, Turn]) -> None:
+        """Raise ContenderError where a turn's losses are not those of the warm-up."""
+        for task, first in self.turns[0].items() if self.turns else ():
+            loss, before = turn[task].loss, first.loss
+            if not same_loss(loss, before, self.case.dtype):
+                raise ContenderError(f"loss {loss:.7g} after {before:.7g}: inputs changed")
 
     def load(self) -> None:
         """Have the worker hold the arrays; ContenderError where it cannot compute the case here."""

@@ -108,16 +108,15 @@ class SciPy(Contender):
     most_held = 7
 
     def start(self, threads: int) -> int:
-        special = import_module("scipy.special")
-        self.logsumexp, self.softmax = special.logsumexp, special.softmax
+        self.special = import_module("scipy.special")
         return 1
 
     def losses(self, logits: Array, targets: Array, axis: int) -> Any:
         target_logits = np.take_along_axis(logits, targets, axis)
-        return self.logsumexp(logits, axis=axis) - np.squeeze(target_logits, axis)
+        return self.special.logsumexp(logits, axis=axis) - np.squeeze(target_logits, axis)
 
     def gradient(self, logits: Array, targets: Array, axis: int) -> Any:
-        grad = self.softmax(logits, axis=axis)
+        grad = self.special.softmax(logits, axis=axis)
         prob = np.take_along_axis(grad, targets, axis)
         np.put_along_axis(grad, targets, prob - 1, axis)
         return grad
