@@ -7,6 +7,7 @@ import numpy as np
 
 from crossent import _core
 
+ISAS = tuple(_core.available_isas())  # the instruction sets that this machine has
 INF, NAN = np.inf, np.nan
 
 # Class counts around every vector width, the transposed tile (128) and a block (512 or 1,024).

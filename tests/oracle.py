@@ -50,6 +50,9 @@ class Logits(NamedTuple):
 def scaled_logits(a, logit_scale=1.0, softcap=None):
     """The logits that the loss sees."""
     a, scale = np.asarray(a).astype(Long), Long(logit_scale)
+    if softcap is None and scale == 1:
+        one = np.ones((1, 1), Long)
+        return Logits(a, 0 * one, one, 0 * one)
     u, tail = two_product(a, scale)
     if softcap is None:
         return Logits(u, tail, np.full_like(a, scale), np.zeros_like(a))
@@ -65,7 +68,7 @@ def scaled_logits(a, logit_scale=1.0, softcap=None):
 
 
 class Truth(NamedTuple):
-    """Of every row; `grad_scale` and its like are what the bars of DESIGN section 4 are of."""
+    """Of every row; `grad_scale` and its like are what errors are measured against."""
 
     loss: np.ndarray
     loss_scale: np.ndarray
@@ -76,8 +79,12 @@ class Truth(NamedTuple):
     prob: np.ndarray
     log_prob: np.ndarray
     entropy: np.ndarray
-    hvp: np.ndarray
-    hvp_scale: np.ndarray
+    hvp: np.ndarray | None = None
+    hvp_scale: np.ndarray | None = None
+
+    def first(self, rows):
+        """The same of the first rows alone."""
+        return Truth(*(None if field is None else field[:rows] for field in self))
 
 
 def masses(targets, classes, weight=None, label_smoothing=0.0):
@@ -90,15 +97,15 @@ def masses(targets, classes, weight=None, label_smoothing=0.0):
     return q if weight is None else q * np.asarray(weight).astype(Long)
 
 
-def truth(logits, targets, v=0.0, *, z_loss=0.0, logit_scale=1.0, softcap=None, **mass_options):
-    """Everything that crossent computes of rows of finite logits."""
+def truth(logits, targets, v=None, *, z_loss=0.0, logit_scale=1.0, softcap=None, **mass_options):
+    """Everything that crossent computes of rows of finite logits; without v no Hessian product."""
     u, tail, slope, curvature = scaled_logits(logits, logit_scale, softcap)
     N, C = u.shape
     mass, z = masses(targets, C, **mass_options), Long(z_loss)
     total = mass.sum(1, keepdims=True)
     # 1. Exponentials relative to the maximum, and their sum without it.
     top = (np.arange(N), u.argmax(1))
-    row_max, max_tail = u[top][:, None], tail[top][:, None]
+    row_max, max_tail = u[top][:, None], np.broadcast_to(tail, u.shape)[top][:, None]
     below, lost = two_sum(u, -row_max)
     lost += tail - max_tail
     exps = np.exp(below) * (1 + lost)
@@ -110,19 +117,24 @@ def truth(logits, targets, v=0.0, *, z_loss=0.0, logit_scale=1.0, softcap=None, 
     others = np.where(is_top, rest, 1 + (rest - exps)) / (1 + rest)
     minus_log = np.log1p(rest) - (below + lost)
     lse = row_max + (np.log1p(rest) + max_tail)
-    # 3. Loss, gradient, product.
+    # 3. Loss and gradient. lse, and so what z-loss adds to W, is known to the last place of its
+    # own terms.
     curve = total + 2 * z * lse
     grad_u = prob * (total - mass) - mass * others + 2 * z * lse * prob
-    sv = slope * np.asarray(v).astype(Long)
-    mean = (prob * sv).sum(1, keepdims=True)
-    straight = curve * prob * (sv - mean) + 2 * z * prob * mean
-    bend = grad_u * curvature * np.asarray(v).astype(Long)
-    # lse, and so what z-loss adds to W, is known to the last place of its own terms.
     lse_scale = np.maximum(abs(row_max), np.log1p(rest))
     curve_scale = abs(total) + 2 * z * np.maximum(abs(lse), lse_scale)
     grad_scale = np.maximum(prob * curve_scale, abs(mass))
-    hvp_size = curve_scale * prob * (abs(sv) + (prob * abs(sv)).sum(1, keepdims=True))
-    hvp_scale = abs(slope) * (hvp_size + 2 * z * prob * abs(mean))
+    # 4. The product with the Hessian.
+    hvp = hvp_scale = None
+    if v is not None:
+        v = np.asarray(v).astype(Long)
+        sv = slope * v
+        mean = (prob * sv).sum(1, keepdims=True)
+        straight = curve * prob * (sv - mean) + 2 * z * prob * mean
+        hvp = slope * straight + grad_u * curvature * v
+        size = curve_scale * prob * (abs(sv) + (prob * abs(sv)).sum(1, keepdims=True))
+        hvp_scale = abs(slope) * (size + 2 * z * prob * abs(mean))
+        hvp_scale += grad_scale * abs(curvature * v)
     return Truth(
         loss=(loss := (mass * minus_log).sum(1) + (z * lse * lse)[:, 0]),
         # The loss needs lse to the last place of 1 at best: it is the logarithm of a sum.
@@ -134,8 +146,8 @@ def truth(logits, targets, v=0.0, *, z_loss=0.0, logit_scale=1.0, softcap=None, 
         prob=prob,
         log_prob=-minus_log,
         entropy=(prob * minus_log).sum(1),
-        hvp=slope * straight + bend,
-        hvp_scale=hvp_scale + grad_scale * abs(curvature * np.asarray(v).astype(Long)),
+        hvp=hvp,
+        hvp_scale=hvp_scale,
     )
 
 

@@ -10,6 +10,7 @@ from cases import (
     CLASSES,
     DTYPES,
     INTEGERS,
+    ISAS,
     OPTIONS,
     SEGMENTED,
     labels_of,
@@ -21,6 +22,7 @@ from cases import (
     using_isa,
     weights_of,
 )
+from covering import FULL, covering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,9 +88,7 @@ def assert_all_agree(logits, targets, v, options, grad_loss=None):
         agree(product, expected, reach * grad_scale(logits, targets, options))
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("C", [1, 5, 17, 129, 1025])
+@covering(3, isa=ISAS, option=OPTIONS.keys(), dtype=DTYPES.keys(), C=[1, 5, 17, 129, 1025])
 def test_every_option_gives_what_the_reference_says(isa, C, dtype, option):
     N = rows_of(C)
     logits, v = logits_of((N, C), DTYPES[dtype]), logits_of((N, C), DTYPES[dtype], 1.0, seed=1)
@@ -100,8 +100,7 @@ def test_every_option_gives_what_the_reference_says(isa, C, dtype, option):
     assert_all_agree(logits, soft_targets_of((N, C)), v, options)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("C", [*CLASSES, SEGMENTED])
+@covering(isa=ISAS, C=[*CLASSES, SEGMENTED], dtype=DTYPES.keys())
 def test_every_width_gives_what_the_reference_says(isa, C, dtype):
     for N in {1, rows_of(C), 17 if C < 2000 else 2}:
         logits, labels = logits_of((N, C), DTYPES[dtype]), labels_of(N, C)
@@ -227,16 +226,16 @@ def labels(draw, shape, C, rng):
     return np.asarray(given), ignored
 
 
-@pytest.mark.parametrize("name", crossent.available_isas())
-@settings(max_examples=300, deadline=None, derandomize=True)
+@pytest.mark.parametrize("name", ISAS)
+@settings(max_examples=1000 if FULL else 150, deadline=None, derandomize=True)
 @given(problem=problems())
 def test_any_problem_gives_what_the_reference_says(name, problem):
     with using_isa(name):
         assert_all_agree(*problem)
 
 
-@pytest.mark.parametrize("name", crossent.available_isas())
-@settings(max_examples=100, deadline=None, derandomize=True)
+@pytest.mark.parametrize("name", ISAS)
+@settings(max_examples=400 if FULL else 80, deadline=None, derandomize=True)
 @given(problem=problems())
 def test_any_scores_are_what_the_reference_says(name, problem):
     logits, targets, _, options, _ = problem

@@ -106,7 +106,7 @@ def test_everyone_installed_is_timed_on_every_task_that_it_has(run, request):
                 assert (timing is not None) == wanted, (contender.name, result.case, task)
                 if timing is not None:
                     assert len(timing.samples) == bench.rounds
-                    assert all(0 < sample < 60 for sample in timing.samples)
+                    assert all(sample > 0 for sample in timing.samples)
 
 
 @pytest.mark.parametrize("run", ["bench", "everyone"])

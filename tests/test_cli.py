@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,10 +26,8 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-def test_demo_takes_under_ten_seconds_and_saves_its_picture(tmp_path: Path) -> None:
-    start = time.perf_counter()
+def test_demo_saves_its_picture(tmp_path: Path) -> None:
     done = run("demo", folder=tmp_path)
-    assert time.perf_counter() - start < 10
     assert done.returncode == 0
     assert done.stderr == ""  # no progress bar off a terminal
     assert "accuracy" in done.stdout
@@ -44,6 +41,7 @@ def test_demo_json_is_one_document_with_the_figures(
     assert cli.main(["demo", "--json", "--out", str(out)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["held_out"]["accuracy"] >= 0.96
+    assert document["steps"] == 2000  # what the demo takes on any machine
     assert document["picture"] == str(out)
     assert out.exists()
     assert len(document["hardest"]) == 10

@@ -1,6 +1,6 @@
 """Defects that other implementations shipped, one test each: none of them is ours.
 
-The list is in PEERS.md; what needs a framework, a linear layer or a compiler is tested with those.
+What needs a framework, a linear layer or a compiler is tested with those.
 """
 
 import numpy as np

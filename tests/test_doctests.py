@@ -6,11 +6,12 @@ import inspect
 from pathlib import Path
 
 import pytest
+from extras import EXTRAS, missing_extra
 
 import crossent
 
 PACKAGE = Path(crossent.__file__).parent
-EXTRAS = {"torch", "jax", "typer", "rich", "matplotlib", "ml_dtypes", "scipy", "sklearn"}
+BENCHED = {"jax", "scipy", "sklearn"}  # libraries that the bench compares with where they are
 
 
 def modules():
@@ -24,10 +25,11 @@ def modules():
 def load(name):
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in EXTRAS:
-            pytest.skip(f"{name} needs {error.name}, which is not installed")
-        raise
+    except (ModuleNotFoundError, SystemExit) as error:
+        package = missing_extra(error) or str(getattr(error, "name", "")).split(".")[0]
+        if package not in EXTRAS | BENCHED:
+            raise
+        pytest.skip(f"{name} needs {package}, which is not installed")
 
 
 @pytest.mark.parametrize("name", list(modules()))

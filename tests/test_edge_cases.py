@@ -1,4 +1,4 @@
-"""The table of edge cases in DESIGN section 3: one test a line, for every dtype and kind of row."""
+"""Edge cases, one test each, for every dtype and kind of row."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from cases import (
     DTYPES,
     INF,
     INTEGERS,
+    ISAS,
     NAN,
     PATHS,
     bits,
@@ -15,17 +16,20 @@ from cases import (
     near,
     soft_targets_of,
 )
+from covering import covering
 
 import crossent
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 paths = pytest.mark.parametrize("C", PATHS.values(), ids=PATHS)
 # Options that lead to the general path, or on it to another branch; they change none of the claims.
-roads = pytest.mark.parametrize(
-    "options",
-    [{}, {"z_loss": 1e-3}, {"logit_scale": 0.75}, {"softcap": 1e6}],
-    ids=["plain", "z-loss", "scale", "softcap"],
-)
+ROADS = {
+    "plain": {},
+    "z-loss": {"z_loss": 1e-3},
+    "scale": {"logit_scale": 0.75},
+    "softcap": {"softcap": 1e6},
+}
+roads = pytest.mark.parametrize("options", ROADS.values(), ids=ROADS)
 PLAIN_ROADS = ({}, {"z_loss": 1e-3}, {"logit_scale": 0.75})
 
 
@@ -228,6 +232,9 @@ def test_the_ignored_label_may_be_any_number_that_the_labels_hold(ignore_index):
 # Infinities and nan
 
 
+NO_SOFTMAX = ("all -inf", "nan", "+inf", "nan target", "+inf target")
+
+
 @dtypes
 @paths
 def test_minus_infinity_has_probability_0_and_without_target_mass_adds_nothing(isa, C, dtype):
@@ -277,9 +284,7 @@ def test_a_target_on_minus_infinity_costs_infinity_and_has_gradient_p_minus_y(is
     assert crossent.token_scores(logits, [1]).nll[0] == INF
 
 
-@dtypes
-@paths
-@pytest.mark.parametrize("kind", ["all -inf", "nan", "+inf", "nan target", "+inf target"])
+@covering(3, isa=ISAS, C=PATHS, dtype=DTYPES, kind=NO_SOFTMAX)
 def test_a_row_without_a_softmax_is_nan_and_no_other_row_is_touched(isa, kind, C, dtype):
     logits, labels = logits_of((40 if C < 100 else 3, C), dtype), None
     labels = labels_of(len(logits), C)
@@ -308,10 +313,7 @@ def test_a_row_without_a_softmax_is_nan_and_no_other_row_is_touched(isa, kind, C
     assert np.isfinite(product[others]).all()
 
 
-@dtypes
-@paths
-@pytest.mark.parametrize("bad", [NAN, INF, -INF])
-@roads
+@covering(3, isa=ISAS, C=PATHS, dtype=DTYPES, bad=[NAN, INF, -INF], options=ROADS)
 def test_an_ignored_row_may_hold_anything_and_has_loss_0_and_gradient_0(
     isa, options, bad, C, dtype
 ):
@@ -414,9 +416,7 @@ def test_logits_of_3e38_are_safe_under_a_scale_that_rounds(isa, logit_scale, dty
     assert near(grad[0, :3], [half, -half, 0], rel=1e-6)
 
 
-@dtypes
-@paths
-@roads
+@covering(3, isa=ISAS, C=PATHS, dtype=DTYPES, options=ROADS)
 def test_ties_share_and_the_first_is_the_argmax(isa, options, C, dtype):
     logits = np.full((2, C), 2.0, dtype)
     logits[1, 0] = -1

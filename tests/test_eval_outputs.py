@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import needs
 
 import crossent
 from crossent.commands import cli
@@ -115,6 +116,7 @@ def test_the_folder_is_synced_after_the_rename(
     assert calls == ["fsync", "replace", "fsync"]
 
 
+@needs("typer")
 def test_a_full_disk_is_found_before_the_work(paths: dict[str, Path]) -> None:
     """A file-size limit stands for a full disk: no privilege is needed to set one."""
     paths["grad"].write_bytes(OLD)
@@ -226,6 +228,7 @@ def stopped_by(number: int, paths: dict[str, Path], way: str) -> subprocess.Comp
     return subprocess.CompletedProcess(running.args, running.returncode, out, err)
 
 
+@needs("typer")
 @pytest.mark.parametrize("kind", ["unnamed", "named"])
 def test_ctrl_c_ends_with_130_one_line_and_no_half_file(paths: dict[str, Path], kind: str) -> None:
     if kind == "unnamed" and not hasattr(os, "O_TMPFILE"):
@@ -238,6 +241,7 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_file(paths: dict[str, Path], 
     assert os.listdir(paths["grad"].parent) == ["grad.npy"]
 
 
+@needs("typer")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_killed_leaves_nothing_at_all(paths: dict[str, Path], number: int) -> None:
     if not hasattr(os, "O_TMPFILE"):
@@ -249,6 +253,7 @@ def test_a_run_that_is_killed_leaves_nothing_at_all(paths: dict[str, Path], numb
     assert os.listdir(paths["grad"].parent) == ["grad.npy"]
 
 
+@needs("typer")
 def test_a_run_that_is_killed_where_files_need_names_harms_no_target(
     paths: dict[str, Path],
 ) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import webbrowser
 from html.parser import HTMLParser
 from pathlib import Path
@@ -420,27 +419,27 @@ def test_the_picture_needs_nothing_else():
 # The command
 
 
-def test_a_page_takes_under_a_second(tmp_path):
-    """Of the processor: how long it takes on a machine that does nothing else."""
+def test_a_page_needs_no_framework_and_no_plotting_library(tmp_path):
     program = (
-        "import time; from crossent.commands import cli; from crossent.commands.explain import command, page\n"
-        "start = time.process_time(); code = cli.main(['explain', '--no-open'])\n"
-        "print(time.process_time() - start); raise SystemExit(code)"
+        "import sys; from crossent.commands import cli\n"
+        "code = cli.main(['explain', '--no-open'])\n"
+        "print(*{'torch', 'jax', 'matplotlib', 'scipy', 'sympy'} & set(sys.modules))\n"
+        "raise SystemExit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True,
         cwd=tmp_path,
     )  # fmt: skip
-    assert float(done.stdout.splitlines()[-1]) < 0.75
+    assert done.stdout.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("shape", [(10_000, 10), (10, 10_000)])
-def test_ten_thousand_rows_or_classes_take_a_moment(shape, tmp_path):
+def test_ten_thousand_rows_or_classes_make_no_larger_a_page(shape, tmp_path):
+    """The page holds what it shows, so its making takes a moment whatever the arrays' size."""
     rng = np.random.default_rng(3)
     paths = saved(tmp_path, A=rng.normal(size=shape), Y=rng.integers(0, shape[1], shape[0]))
-    start = time.perf_counter()
-    make_page(view_of(*paths))
-    assert time.perf_counter() - start < 3
+    small = saved(tmp_path, B=rng.normal(size=(100, 100)), Z=rng.integers(0, 100, 100))
+    assert len(make_page(view_of(*paths))) < 1.1 * len(make_page(view_of(*small)))
 
 
 def test_the_page_is_opened_unless_told_not_to(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What imports what: the layers of DESIGN section 5, read from the sources.
+"""What imports what: the layers, read from the sources.
 
 course and linear sit on loss: together with softmax they are the NumPy front-end. The rule is that
 the front-ends of different frameworks never import one another.
@@ -8,12 +8,10 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from sources import ROOT, SOURCES, imports_of, module_of
 
-ROOT = Path(__file__).parents[1]
-SOURCES = ROOT / "src" / "crossent"
 HEAVY = ("torch", "jax", "ml_dtypes", "matplotlib", "scipy", "sympy", "typer", "rich")
 
 NUMPY = ("course", "linear", "loss", "settings", "softmax")
@@ -51,27 +49,6 @@ def test_bfloat16_is_recognised_without_importing_ml_dtypes():
 # The layers
 
 
-def module_of(path):
-    """A source file's dotted name below crossent, e.g. "torch.loss"; "" is the package itself."""
-    parts = path.relative_to(SOURCES).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(path):
-    """Every dotted name that a file imports, anywhere in it; of ours, `from` names too."""
-    found, package = set(), ["crossent", *module_of(path).split(".")]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            found.add(base)
-            if base.split(".")[0] == "crossent":
-                found |= {f"{base}.{alias.name}" for alias in node.names}
-    return found
-
-
 def ours_in(path):
     """The top-level parts of crossent that a file imports: {"loss", "torch", ...}."""
     parts = {name.split(".")[1] for name in imports_of(path) if name.startswith("crossent.")}
@@ -99,16 +76,24 @@ def test_front_ends_never_import_one_another(name):
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_front_ends_import_nothing_above_them(name):
-    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_blocks", "_solve", "options"}
+    allowed = {*FRONT_ENDS[name], "_arguments", "_core", "_blocks", "_outputs", "_solve", "options"}
     for path in files_of(FRONT_ENDS[name]):
         assert ours_in(path) <= allowed, path.name
 
 
-@pytest.mark.parametrize("name", ["_arguments", "reference"])
-def test_the_rules_and_the_reference_import_numpy_alone(name):
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("options", set(), set()),
+        ("_arguments", {"options"}, {"numpy"}),
+        ("_outputs", set(), {"numpy"}),
+        ("reference", set(), {"numpy"}),
+    ],
+)
+def test_the_rules_and_the_reference_import_numpy_alone(name, ours, theirs):
     path = SOURCES / f"{name}.py"
-    assert ours_in(path) == set()
-    assert third_party_in(path) == {"numpy"}
+    assert ours_in(path) == ours
+    assert third_party_in(path) == theirs
 
 
 def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
@@ -117,6 +102,33 @@ def test_only_a_framework_s_own_front_end_and_the_bench_import_it():
         for framework in ("torch", "jax"):
             if part not in (*FRONT_ENDS[framework], "commands"):
                 assert framework not in third_party_in(path), path
+
+
+def private_names_of_torch_in(path):
+    """Names of PyTorch with a leading underscore, as attributes of it or imported from it."""
+    tree, found, modules = ast.parse(path.read_text(encoding="utf-8")), set(), {"torch"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            names = [node.module, *(alias.name for alias in node.names)]
+            modules |= {alias.asname or alias.name for alias in node.names}
+            found |= {name for name in names if re.search(r"(^|\.)_", name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            base = node.value
+            while isinstance(base, ast.Attribute):
+                base = base.value
+            if isinstance(base, ast.Name) and base.id in modules:
+                found.add(node.attr)
+    return found
+
+
+def test_private_names_of_pytorch_stand_in_one_file():
+    paths = [*(SOURCES / "torch").glob("*.py"), SOURCES / "hf.py"]
+    users = {path.name for path in paths if private_names_of_torch_in(path)}
+    assert users == {"_internals.py"}
+    for path in paths:
+        if path.name != "_internals.py":
+            assert "torch._" not in path.read_text(encoding="utf-8").replace("crossent.torch._", "")
 
 
 def test_nothing_below_the_commands_imports_them():

@@ -10,6 +10,7 @@ from cases import (
     BFLOAT16,
     DTYPES,
     INTEGERS,
+    ISAS,
     NAN,
     NUMBERS,
     SEGMENTED,
@@ -19,6 +20,7 @@ from cases import (
     soft_targets_of,
     weights_of,
 )
+from covering import covering
 
 import crossent
 
@@ -121,9 +123,7 @@ def batch(N, C, dtype):
     return logits_of((N, C), dtype), labels
 
 
-@layouts
-@dtypes
-@results
+@covering(3, isa=ISAS, layout=LAYOUTS.keys(), dtype=DTYPES, result=RESULTS.keys())
 def test_the_layout_of_the_logits_changes_no_bit(isa, result, dtype, layout):
     for N, C in SHAPES:
         logits, labels = batch(N, C, dtype)
@@ -133,9 +133,7 @@ def test_the_layout_of_the_logits_changes_no_bit(isa, result, dtype, layout):
         assert got[-1].dtype == laid_out.dtype
 
 
-@pytest.mark.parametrize("layout", WRITABLE)
-@dtypes
-@results
+@covering(3, isa=ISAS, layout=WRITABLE, dtype=DTYPES, result=RESULTS.keys())
 def test_in_place_changes_no_bit_in_any_layout(isa, result, dtype, layout):
     for N, C in SHAPES:
         logits, labels = batch(N, C, dtype)
@@ -145,9 +143,7 @@ def test_in_place_changes_no_bit_in_any_layout(isa, result, dtype, layout):
         assert all_bits(got) == all_bits(RESULTS[result](logits, labels)), (N, C)
 
 
-@pytest.mark.parametrize("layout", WRITABLE)
-@dtypes
-@results
+@covering(layout=WRITABLE, dtype=DTYPES, result=RESULTS.keys())
 def test_the_layout_of_the_output_changes_no_bit(result, dtype, layout):
     for N, C in SHAPES:
         logits, labels = batch(N, C, dtype)
@@ -186,9 +182,7 @@ def test_a_fresh_gradient_has_the_layout_of_the_logits(dtype, C):
     assert grad.flags.c_contiguous
 
 
-@dtypes
-@pytest.mark.parametrize("C", [4, 130, 1100])
-@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
+@covering(isa=ISAS, dtype=DTYPES, C=[4, 130, 1100], axis=[0, 1, 2, 3, -1, -4])
 def test_the_class_axis_may_stand_anywhere(isa, axis, C, dtype):
     logits = logits_of((6, C), dtype)
     labels, weight = labels_of(6, C), weights_of(C)
@@ -222,10 +216,14 @@ def test_the_class_axis_may_stand_anywhere(isa, axis, C, dtype):
         assert bits(got) == bits(expected)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"label_smoothing": 0.1}], ids=str)
-@pytest.mark.parametrize("C", [5, 129, 1000, 4096, 4097])
-@pytest.mark.parametrize("rows", [7, 16, 37])
+@covering(
+    3,
+    isa=ISAS,
+    rows=[7, 16, 37],
+    C=[5, 129, 1000, 4096, 4097],
+    options=[{}, {"softcap": 5.0}, {"label_smoothing": 0.1}],
+    dtype=["float32", "float64"],
+)
 def test_classes_that_lie_apart_give_the_same_bits_and_sum(isa, rows, C, options, dtype):
     logits = logits_of((2, C, rows), dtype, seed=11)
     targets = labels_of(2 * rows, C, seed=12).reshape(2, rows)
@@ -304,9 +302,7 @@ def test_the_layout_of_labels_changes_no_bit(isa, C, dtype):
     assert [bits(loss), bits(grad)] == expected
 
 
-@pytest.mark.parametrize("dtype", NUMBERS)
-@layouts
-@pytest.mark.parametrize("C", [5, 1100])
+@covering(dtype=NUMBERS, layout=LAYOUTS.keys(), C=[5, 1100])
 def test_dtype_and_layout_of_distributions_change_no_bit(C, layout, dtype):
     logits = logits_of((7, C), np.float32)
     y = soft_targets_of((7, C)) * 3
@@ -383,10 +379,15 @@ def test_inputs_are_left_as_they_were():
 # A row's result depends on that row alone
 
 
-@dtypes
-@pytest.mark.parametrize("result", [name for name in RESULTS if name != "mean"])
-@pytest.mark.parametrize(("N", "C"), [(61, 5), (61, 33), (23, 129), (20, 1100), (5, SEGMENTED)])
-def test_however_a_batch_is_split_each_row_has_the_same_bits(isa, N, C, result, dtype):
+@covering(
+    3,
+    isa=ISAS,
+    shape=[(61, 5), (61, 33), (23, 129), (20, 1100), (5, SEGMENTED)],
+    result=[name for name in RESULTS if name != "mean"],
+    dtype=DTYPES,
+)
+def test_however_a_batch_is_split_each_row_has_the_same_bits(isa, shape, result, dtype):
+    N, C = shape
     logits, labels = batch(N, C, dtype)
     whole = RESULTS[result](logits, labels)
     for at in {1, N // 2, N - 1}:
@@ -395,12 +396,13 @@ def test_however_a_batch_is_split_each_row_has_the_same_bits(isa, N, C, result, 
             assert bits(one) == bits(first) + bits(second)
 
 
-@dtypes
-@results
-@pytest.mark.parametrize(
-    ("N", "C"), [(20_000, 5), (10_000, 33), (4000, 129), (500, 1100), (8, SEGMENTED)]
+@covering(
+    shape=[(20_000, 5), (10_000, 33), (4000, 129), (500, 1100), (8, SEGMENTED)],
+    result=RESULTS.keys(),
+    dtype=DTYPES,
 )
-def test_any_number_of_threads_gives_the_same_bits(set_num_threads, N, C, result, dtype):
+def test_any_number_of_threads_gives_the_same_bits(set_num_threads, shape, result, dtype):
+    N, C = shape
     logits, labels = batch(N, C, dtype)
     set_num_threads(1)
     expected = all_bits(RESULTS[result](logits, labels))

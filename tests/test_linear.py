@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import DTYPES, OPTIONS, loss_dtype, options_of
+from covering import covering
 
 import crossent
 
@@ -67,27 +68,28 @@ def assert_close(actual, desired, dtype, terms):
     assert error <= terms * epsilon * scale
 
 
-@pytest.mark.parametrize("form", ["indices", "ignored", "distributions"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_means_what_it_means_for_whole_logits(name, shape, form):
+@covering(
+    3,
+    name=OPTIONS.keys(),
+    shape=SHAPES,
+    form=["indices", "ignored", "distributions"],
+    reduction=["none", "sum", "mean"],
+)
+def test_every_option_means_what_it_means_for_whole_logits(name, shape, form, reduction):
     rows, classes = shape
     inputs, weight, bias = layer_of(rows, classes)
-    targets, options = targets_of(form, rows, classes), options_of(name, classes)
-    for reduction in ("none", "sum", "mean"):
-        chosen = options | {"reduction": reduction}
-        expected = whole(inputs, weight, bias, targets, **chosen)
-        with working_memory(8 * classes * 5):
-            loss, grads = crossent.linear_cross_entropy_and_grad(
-                inputs, weight, targets, linear_bias=bias, **chosen
-            )
-            alone = crossent.linear_cross_entropy(
-                inputs, weight, targets, linear_bias=bias, **chosen
-            )
-        assert np.array_equal(alone, loss, equal_nan=True)
-        np.testing.assert_allclose(loss, expected[0], rtol=1e-13, atol=1e-13)
-        for actual, desired in zip(grads, expected[1:], strict=True):
-            assert_close(actual, desired, np.float64, 200)
+    targets = targets_of(form, rows, classes)
+    options = options_of(name, classes) | {"reduction": reduction}
+    expected = whole(inputs, weight, bias, targets, **options)
+    with working_memory(8 * classes * 5):
+        loss, grads = crossent.linear_cross_entropy_and_grad(
+            inputs, weight, targets, linear_bias=bias, **options
+        )
+        alone = crossent.linear_cross_entropy(inputs, weight, targets, linear_bias=bias, **options)
+    assert np.array_equal(alone, loss, equal_nan=True)
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-13, atol=1e-13)
+    for actual, desired in zip(grads, expected[1:], strict=True):
+        assert_close(actual, desired, np.float64, 200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

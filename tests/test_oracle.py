@@ -26,7 +26,7 @@ V = np.random.default_rng(4).normal(size=(2, 6))
 
 
 def definition(a, y, v, weight=None, label_smoothing=0, z_loss=0, softcap=None, logit_scale=1):
-    """Truth's fields of one row, straight from DESIGN section 3 in many digits."""
+    """Truth's fields of one row, straight from the definition in many digits."""
     C, weight = len(a), [1] * len(a) if weight is None else [mpf(w) for w in weight]
     u, slope, bend = [mpf(logit_scale) * mpf(x) for x in a], [mpf(logit_scale)] * C, [mpf(0)] * C
     if softcap is not None:

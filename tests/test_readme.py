@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from extras import needs
 
 import crossent
 
@@ -137,6 +138,7 @@ def test_the_command_of_that_table_counts_ulps():
     assert max(loss, grad) < 1
 
 
+@needs("typer")
 def test_the_named_commands_are_those_that_there_are():
     from typer.main import get_command
 
@@ -192,5 +194,5 @@ def test_files_named_in_the_text_exist(name):
         assert (ROOT / path).exists(), path
 
 
-def test_contributing_fits_a_screen():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 66
+def test_contributing_fits_two_screens():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 80

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from cases import bits
+from cases import ISAS, bits
+from covering import covering
 
 import crossent
 from crossent import _core
 
 N = 50
-DTYPES = [np.float32, np.float64]
+DTYPES = {"float32": np.float32, "float64": np.float64}
 WIDTHS = [1, 2, 7, 15, 16, 17, 63, 130, 1023, 1024, 1025, 4100]
 NEVER = -1.0  # no loss is below it: every row is looked at
 
@@ -27,7 +28,7 @@ def ranks_of(logits, label):
     return 1 + np.argmax(order == label[:, None], axis=1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("values", [4, 1 << 20], ids=["ties", "few ties"])
 def test_ranks_and_answers_take_ties_in_class_order(isa, classes, dtype, values) -> None:
@@ -41,9 +42,12 @@ def test_ranks_and_answers_take_ties_in_class_order(isa, classes, dtype, values)
     assert (answer == np.argmax(logits, axis=1)).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("classes", [*WIDTHS, 70_001])
-@pytest.mark.parametrize("targets", ["indices", "distributions", "one distribution"])
+@covering(
+    isa=ISAS,
+    classes=[*WIDTHS, 70_001],
+    dtype=DTYPES,
+    targets=["indices", "distributions", "one distribution"],
+)
 def test_losses_and_residuals_are_the_library_s(isa, classes, dtype, targets) -> None:
     rng = np.random.default_rng(classes)
     logits = rng.standard_normal((N, classes)).astype(dtype)
@@ -61,7 +65,7 @@ def test_losses_and_residuals_are_the_library_s(isa, classes, dtype, targets) ->
     assert (np.abs(squares - exact) <= 8 * np.finfo(dtype).eps * exact).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("classes", [3, 17, 1025, 20_001])
 def test_a_row_s_figures_depend_on_that_row_alone(isa, set_num_threads, classes, dtype) -> None:
     rng = np.random.default_rng(8)

@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import itertools
 import os
 import platform
 import subprocess
@@ -14,7 +15,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from cases import SEGMENTED, bits, labels_of, logits_of, soft_targets_of
+from cases import ISAS, SEGMENTED, bits, labels_of, logits_of, soft_targets_of
+from covering import covering
 
 import crossent
 
@@ -100,25 +102,24 @@ def test_long_rows_in_place_do_not_race_for_the_target(set_num_threads, threads)
 def test_the_interpreter_runs_on_during_a_call():
     logits = np.broadcast_to(np.linspace(-1, 1, 1000, dtype=np.float32), (200_000, 1000))
     labels = np.zeros(200_000, int)
-    beats, done = [], threading.Event()
+    beats, done = itertools.count(), threading.Event()
 
     def beat():
-        while not done.is_set():
-            beats.append(time.perf_counter())
-            time.sleep(0.001)
+        while not done.wait(0.001):
+            next(beats)
+
+    def beats_during_a_call():
+        before = next(beats)
+        crossent.cross_entropy(logits, labels)
+        return next(beats) - before - 1
 
     other = threading.Thread(target=beat)
     other.start()
-    try:
-        start = time.perf_counter()
-        crossent.cross_entropy(logits, labels)
-        end = time.perf_counter()
+    try:  # with the interpreter's lock held, there is room for a beat before and one after
+        assert any(beats_during_a_call() > 3 for _ in range(50))
     finally:
         done.set()
         other.join()
-    assert end - start > 0.02, "too quick to tell"
-    middle = [t for t in beats if start + 0.1 * (end - start) < t < end - 0.1 * (end - start)]
-    assert middle, "the global interpreter lock was held"
 
 
 # Counts
@@ -290,12 +291,9 @@ def test_a_grandchild_computes_the_same():
     assert run_program(FORKED, program) == ["0"]
 
 
-def test_a_process_that_used_threads_ends_at_once():
+def test_a_process_that_used_threads_ends():
     program = "import numpy as np, crossent; crossent.set_num_threads(4)\n"
-    program += "crossent.softmax(np.zeros((50_000, 100)))"
-    start = time.perf_counter()
-    run_program(program)
-    assert time.perf_counter() - start < 20
+    run_program(program + "crossent.softmax(np.zeros((50_000, 100)))")
 
 
 # Floating-point modes
@@ -353,9 +351,12 @@ def everything(problems):
 
 
 @needs_mxcsr
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-@pytest.mark.parametrize("mode", [FLUSH_TO_ZERO_AND_INPUTS_TOO, ROUND_UP], ids=["flush", "up"])
-@pytest.mark.parametrize("threads", [1, 3])
+@covering(
+    isa=ISAS,
+    threads=[1, 3],
+    mode={"flush": FLUSH_TO_ZERO_AND_INPUTS_TOO, "up": ROUND_UP},
+    dtype={"float64": np.float64, "float32": np.float32, "float16": np.float16},
+)
 def test_the_caller_s_floating_point_mode_changes_no_bit(
     isa, set_num_threads, threads, mode, dtype
 ):

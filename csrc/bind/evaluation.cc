@@ -1,6 +1,7 @@
 // What an evaluation asks of a block, for Python: loss, and piece by piece what p - y and the logits say.
 #include "bind/evaluation.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "bind/arrays.h"
@@ -12,56 +13,48 @@
 namespace nb = nanobind;
 
 namespace crossent {
-
 namespace {
 
-void run(const Standing<float>& standing, int64_t rows, int64_t classes) {
-  instruction_set().standings.floats(standing, rows, classes);
+void stand(const Standing<float>& standing, int64_t begin, int64_t end, const float* residual) {
+  instruction_set().standings.floats(standing, begin, end, residual);
 }
-void run(const Standing<double>& standing, int64_t rows, int64_t classes) {
-  instruction_set().standings.doubles(standing, rows, classes);
+void stand(const Standing<double>& standing, int64_t begin, int64_t end, const double* residual) {
+  instruction_set().standings.doubles(standing, begin, end, residual);
 }
 
 // Everything on the calling thread.
 void serially(int64_t count, void (*body)(void*, int64_t, int64_t), void* context) { body(context, 0, count); }
 
-// Rows that are worked on together, so that their logits and p - y stay in a core's own cache.
-int64_t rows_at_once(int64_t classes) {
-  constexpr int64_t kElements = 32768, kMostRows = 2048;
-  const int64_t rows = kElements / classes;
-  return rows < 1 ? 1 : rows < kMostRows ? rows : kMostRows;
-}
-
-// A block whose rows are contiguous; targets: class indices, or distributions of any type.
+// A block whose rows are contiguous; p - y is found a piece at a time, so that it and its logits stay in a core's
+// cache.
 template <class X>
-struct RankedBlock {
-  Array logits, targets;
-  Targets form;
-  int64_t rows, classes;
-  Standing<X> standing;  // its residual is found piece by piece
+struct Ranking {
+  Problem problem;  // the loss of every row
+  Standing<X> standing;
 
-  void rank(int64_t begin, int64_t end) const {
+  int64_t rows_of_piece() const {
+    constexpr int64_t kElements = 32768, kMostRows = 2048;
+    return std::clamp<int64_t>(kElements / problem.classes, 1, kMostRows);
+  }
+
+  void rank(int64_t begin) const {
     const FloatMode mode;  // of the standings too
-    const int64_t row_bytes = classes * static_cast<int64_t>(sizeof(X)), loss_bytes = sizeof(X), count = end - begin;
-    const std::unique_ptr<X[]> residual(new X[static_cast<size_t>(count * classes)]);
-    Problem problem;
-    problem.rows = {1, &count, count};
-    problem.classes = classes;
-    problem.logits = logits;
-    problem.logits.data += begin * row_bytes;
-    problem.targets = targets;
-    problem.targets.data += begin * targets.row_strides[0];
-    problem.form = form;
-    problem.loss = logits;
-    problem.loss.row_strides = &loss_bytes;
-    problem.loss.data = reinterpret_cast<char*>(const_cast<X*>(standing.loss) + begin);
-    problem.grad = logits;
-    problem.grad.data = reinterpret_cast<char*>(residual.get());
-    solve(problem, 1, {serially, 0});
-    run({standing.logits + begin * classes, residual.get(), standing.loss + begin, standing.label + begin,
-         standing.rank + begin, standing.answer + begin, standing.near + begin, standing.squares + begin,
-         standing.surely_right},
-        count, classes);
+    const int64_t count = std::min(rows_of_piece(), problem.rows.count - begin);
+    const std::unique_ptr<X[]> residual(new X[static_cast<size_t>(count * problem.classes)]);
+    Problem piece = problem;
+    piece.rows = {1, &count, count};
+    for (Array* const array : {&piece.logits, &piece.targets, &piece.loss}) {
+      array->data += begin * array->row_strides[0];
+    }
+    piece.grad = piece.logits;
+    piece.grad.data = reinterpret_cast<char*>(residual.get());
+    solve(piece, 1, {serially, 0});
+    stand(standing, begin, begin + count, residual.get());
+  }
+
+  static void take_pieces(void* self, int64_t begin, int64_t end) {
+    const auto& ranking = *static_cast<const Ranking*>(self);
+    for (int64_t i = begin; i < end; ++i) ranking.rank(i * ranking.rows_of_piece());
   }
 };
 
@@ -69,11 +62,11 @@ void check(bool fits) {
   if (!fits) throw nb::value_error("crossent._core: the arrays of a block do not fit one another");
 }
 
-template <class X>
-X* contiguous(const Operand& operand, int64_t count) {
+template <class T>
+T* contiguous(const Operand& operand, int64_t count) {
   const Py_buffer& buffer = operand.buffer();
-  check(buffer.len == count * static_cast<int64_t>(sizeof(X)) && PyBuffer_IsContiguous(&buffer, 'C'));
-  return static_cast<X*>(buffer.buf);
+  check(buffer.len == count * static_cast<int64_t>(sizeof(T)) && PyBuffer_IsContiguous(&buffer, 'C'));
+  return static_cast<T*>(buffer.buf);
 }
 
 template <class X>
@@ -82,26 +75,25 @@ void rank_block(const Operand& logits, nb::handle targets, nb::handle label, nb:
   const int64_t rows = logits.shape[0], classes = logits.shape[1];
   const Operand target(targets, false), labels(label, false), losses(loss, true), ranks(rank, true);
   const Operand answers(answer, true), nears(near, true), sums(squares, true);
-  const int64_t row_bytes = classes * static_cast<int64_t>(sizeof(X));
-  const Targets form = target.dimensions == 1 ? Targets::index : Targets::distribution;
-  RankedBlock<X> block{logits.array, target.array, form, rows, classes, {}};
-  block.standing = {contiguous<X>(logits, rows * classes),
-                    nullptr,
-                    contiguous<X>(losses, rows),
-                    contiguous<int64_t>(labels, rows),
-                    contiguous<int64_t>(ranks, rows),
-                    contiguous<int64_t>(answers, rows),
-                    contiguous<X>(nears, rows),
-                    contiguous<double>(sums, rows),
-                    surely_right};
-  check(target.shape[0] == rows && (form == Targets::index || target.shape[1] == classes));
-  block.logits.row_strides = &row_bytes;
-  block.logits.class_stride = sizeof(X);
-  block.targets.row_strides = target.strides;
-  block.targets.class_stride = form == Targets::index ? 0 : target.strides[1];
-  for (int64_t i = 0; i < rows; ++i) check(block.standing.label[i] >= 0 && block.standing.label[i] < classes);
+  const bool has_classes = target.dimensions == 2;
+  check(target.shape[0] == rows && (!has_classes || target.shape[1] == classes));
+  Ranking<X> ranking{
+      {},
+      {classes, contiguous<X>(logits, rows * classes), contiguous<X>(losses, rows), contiguous<int64_t>(labels, rows),
+       contiguous<int64_t>(ranks, rows), contiguous<int64_t>(answers, rows), contiguous<X>(nears, rows),
+       contiguous<double>(sums, rows), surely_right}};
+  for (int64_t i = 0; i < rows; ++i) check(ranking.standing.label[i] >= 0 && ranking.standing.label[i] < classes);
+  Problem& problem = ranking.problem;
+  problem.classes = classes;
+  problem.form = has_classes ? Targets::distribution : Targets::index;
+  RowLayout layout(logits, 1);
+  layout.add(problem.logits, logits, 1);
+  layout.add(problem.targets, target, has_classes ? 1 : kNoClasses);
+  layout.add(problem.loss, losses, kNoClasses);
+  problem.rows = layout.settle();
   const nb::gil_scoped_release release;
-  in_pieces(rows, rows_at_once(classes), [&](int64_t begin, int64_t end) { block.rank(begin, end); });
+  const int64_t step = ranking.rows_of_piece();
+  parallel_for((rows + step - 1) / step, Ranking<X>::take_pieces, &ranking);
 }
 
 void standings(nb::handle logits, nb::handle targets, nb::handle label, nb::handle loss, nb::handle rank,

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -87,14 +88,35 @@ Judgement judge_targets(nb::handle options, int64_t classes, nb::handle targets,
   return judge(problem, threads_for(target));
 }
 
+// The arrays of a problem beside logits and targets, by name: twice as quick to hand over as keywords, of which most
+// are absent.
+enum Role { kWeight, kGradLoss, kVector, kLoss, kGrad, kLse, kEntropy, kArgmax };
+constexpr const char* kRoles[] = {"weight", "grad_loss", "vector", "loss", "grad", "lse", "entropy", "argmax"};
+PyObject* role_names[std::size(kRoles)];  // interned, for as long as the process lives
+
+void intern_roles() {
+  for (size_t i = 0; i < std::size(kRoles); ++i) role_names[i] = PyUnicode_InternFromString(kRoles[i]);
+}
+
+void check_roles(nb::dict operands) {
+  Py_ssize_t known = 0;
+  for (PyObject* const name : role_names) known += PyDict_Contains(operands.ptr(), name);
+  if (known != PyDict_Size(operands.ptr())) throw nb::type_error("crossent._core: an operand of an unknown name");
+}
+
 Outcome solve_problem(Output output, nb::handle options, int axis, nb::handle logits, nb::handle targets,
-                      nb::handle weight, nb::handle grad_loss, nb::handle vector, nb::handle loss, nb::handle grad,
-                      nb::handle lse, nb::handle entropy, nb::handle argmax, nb::handle divisor) {
+                      nb::dict operands, nb::handle divisor) {
+  check_roles(operands);
+  const auto given = [&](Role role) {
+    PyObject* const value = PyDict_GetItemWithError(operands.ptr(), role_names[role]);
+    return nb::handle(value ? value : Py_None);
+  };
+  const nb::handle grad_loss = given(kGradLoss);
   const bool is_factor = PyFloat_Check(grad_loss.ptr());
-  const Operand logit(logits, false), target(targets, false), weights(weight, false), vectors(vector, false);
-  const Operand factors(is_factor ? nb::none() : grad_loss, false);
-  const Operand losses(loss, true), gradient(grad, true), lses(lse, true), entropies(entropy, true);
-  const Operand largest(argmax, true);
+  const Operand logit(logits, false), target(targets, false), weights(given(kWeight), false);
+  const Operand factors(is_factor ? nb::handle(Py_None) : grad_loss, false), vectors(given(kVector), false);
+  const Operand losses(given(kLoss), true), gradient(given(kGrad), true), lses(given(kLse), true);
+  const Operand entropies(given(kEntropy), true), largest(given(kArgmax), true);
   Problem problem;
   problem.output = output;
   problem.options = options_from(options);
@@ -181,10 +203,9 @@ NB_MODULE(_core, module) {
   module.attr("option_names") = option_names();
   module.def("judge", &judge_targets, "options"_a.none(), "classes"_a, "targets"_a, "axis"_a = nb::none(),
              nb::kw_only(), "weight"_a = nb::none(), "verdict"_a = nb::none());
-  module.def("solve", &solve_problem, "output"_a, "options"_a.none(), "axis"_a, "logits"_a, "targets"_a = nb::none(),
-             nb::kw_only(), "weight"_a = nb::none(), "grad_loss"_a = nb::none(), "vector"_a = nb::none(),
-             "loss"_a = nb::none(), "grad"_a = nb::none(), "lse"_a = nb::none(), "entropy"_a = nb::none(),
-             "argmax"_a = nb::none(), "divisor"_a = nb::none());
+  intern_roles();
+  module.def("solve", &solve_problem, "output"_a, "options"_a.none(), "axis"_a, "logits"_a, "targets"_a.none(),
+             "operands"_a, "divisor"_a = nb::none());
   module.def("isa", &isa);
   module.def("available_isas", &available);
   module.def("select_isa", &select_isa);

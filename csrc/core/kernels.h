@@ -7,18 +7,22 @@
 
 namespace crossent {
 
-struct Kernels {
+// One kind of row. Work is for one thread; several may share a problem.
+struct RowKernels {
+  double nanoseconds;  // for a class of a row, about
   // Rows [begin, end) from start to end; returns the sum of their losses. scratch: scratch_bytes of memory.
   double (*run_rows)(const Problem&, int64_t begin, int64_t end, void* scratch);
   size_t (*scratch_bytes)(const Problem&);
-  // About how long one thread takes for as many rows.
-  double (*nanoseconds)(const Problem&, int64_t rows);
-  // One long row in segments that several threads may take. state: row_state_bytes of memory for the row.
-  void (*start_row)(const Problem&, int64_t row, void* state);
-  void (*sum_segment)(const Problem&, int64_t segment, void* state);
-  double (*finish_row)(const Problem&, int64_t row, void* state);
-  void (*write_segment)(const Problem&, int64_t segment, void* state);
-  size_t (*row_state_bytes)(const Problem&);
+  // One long row in segments that several threads may take. memory: row_bytes for the row.
+  size_t (*row_bytes)(const Problem&);
+  void (*start_row)(const Problem&, int64_t row, void* memory);
+  void (*sum_segment)(const Problem&, int64_t segment, void* memory);
+  double (*finish_row)(const Problem&, int64_t row, void* memory);
+  void (*write_segment)(const Problem&, int64_t segment, void* memory);
+};
+
+struct Kernels {
+  const RowKernels& (*rows_for)(const Problem&);  // the kind of row that a problem needs
   // What the index targets of rows [begin, end) mean, added to what is known of the rows before.
   void (*judge_rows)(const Problem&, int64_t begin, int64_t end, Judgement* judgement);
 };

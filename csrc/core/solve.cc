@@ -19,8 +19,17 @@ namespace {
 template <class Body>
 void for_pieces(ParallelFor parallel_for, int64_t count, double nanoseconds, Body body) {
   if (count <= 1 || static_cast<double>(count) * nanoseconds < parallel_for.worthwhile) return body(0, count);
-  parallel_for.run(
-      count, [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
+  const auto in_our_mode = [](void* context, int64_t begin, int64_t end) {
+    const FloatMode mode;
+    (*static_cast<Body*>(context))(begin, end);
+  };
+  parallel_for.run(count, in_our_mode, &body);
+}
+
+// About how long one thread takes for as many rows.
+double nanoseconds_of(const RowKernels& kernels, const Problem& problem, int64_t rows) {
+  constexpr double kRow = 5;
+  return static_cast<double>(rows) * (kRow + kernels.nanoseconds * static_cast<double>(problem.classes));
 }
 
 // Pairwise, over a fixed tree: the same bits however the pieces were computed.
@@ -69,12 +78,12 @@ class Scratch {
   std::vector<std::unique_ptr<char[]>> free_;
 };
 
-double run_pieces(const Kernels& kernels, const Problem& problem, ParallelFor parallel_for) {
+double run_pieces(const RowKernels& kernels, const Problem& problem, ParallelFor parallel_for) {
   const int64_t step = rows_in_piece(problem);
   const int64_t pieces = (problem.rows.count + step - 1) / step;
   Scratch scratch(kernels.scratch_bytes(problem));
   std::vector<double> sums(static_cast<size_t>(pieces));
-  for_pieces(parallel_for, pieces, kernels.nanoseconds(problem, step), [&](int64_t begin, int64_t end) {
+  for_pieces(parallel_for, pieces, nanoseconds_of(kernels, problem, step), [&](int64_t begin, int64_t end) {
     std::unique_ptr<char[]> memory = scratch.take();
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t first = piece * step;
@@ -87,15 +96,15 @@ double run_pieces(const Kernels& kernels, const Problem& problem, ParallelFor pa
 }
 
 // Few long rows: every segment of every row is a piece, once for the sums and once for the gradient.
-double run_segments(const Kernels& kernels, const Problem& problem, ParallelFor parallel_for) {
+double run_segments(const RowKernels& kernels, const Problem& problem, ParallelFor parallel_for) {
   const int64_t segments = segments_of(problem), rows = problem.rows.count;
-  const size_t bytes = kernels.row_state_bytes(problem);
+  const size_t bytes = kernels.row_bytes(problem);
   Scratch scratch(bytes * static_cast<size_t>(rows));
   const std::unique_ptr<char[]> memory = scratch.take();
   char* const states = static_cast<char*>(scratch.aligned(memory.get()));
   const auto state = [&](int64_t row) { return states + static_cast<size_t>(row) * bytes; };
   for (int64_t row = 0; row < rows; ++row) kernels.start_row(problem, row, state(row));
-  const double nanoseconds = kernels.nanoseconds(problem, 1) / static_cast<double>(segments);
+  const double nanoseconds = nanoseconds_of(kernels, problem, 1) / static_cast<double>(segments);
   for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) kernels.sum_segment(problem, i % segments, state(i / segments));
   });
@@ -123,7 +132,7 @@ void write_total(const Array& total, double value) {
 
 double sum_of_rows(const Problem& problem, ParallelFor parallel_for) {
   constexpr int64_t kFewRows = 16;
-  const Kernels& kernels = instruction_set().kernels;
+  const RowKernels& kernels = instruction_set().kernels.rows_for(problem);
   const bool few_long_rows = problem.rows.count < kFewRows && segments_of(problem) > 2;
   return few_long_rows ? run_segments(kernels, problem, parallel_for) : run_pieces(kernels, problem, parallel_for);
 }

@@ -117,8 +117,8 @@ void sum_tile(const Problem& problem, RowGroup& group, const Pair<Seen<X>>& seen
 
 // One row of a tile, for a factor so large or small that its head or tail is no normal X.
 template <class X>
-__attribute__((noinline)) void scale_row_slowly(const Problem& problem, const RowGroup& group, const Tile<X>& tile,
-                                                int lane, X* to) {
+__attribute__((noinline, cold)) void scale_row_slowly(const Problem& problem, const RowGroup& group,
+                                                      const Tile<X>& tile, int lane, X* to) {
   const int row = tile.first + lane;
   const double mass = even_mass(problem) * group.grad_loss[row];
   for (int k = 0; k < static_cast<int>(problem.classes); ++k) {
@@ -156,7 +156,7 @@ struct RowsScale {
 
 // The kept exponentials of a tile, rescaled: the gradient but for the targets' elements.
 template <class X>
-void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
+CROSSENT_INLINE void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   constexpr int W = kLanes<X>;
   const RowsScale<X> low(group, tile.first, tile.target.low), high(group, tile.first + W, tile.target.high);
   const int classes = static_cast<int>(problem.classes);
@@ -179,7 +179,7 @@ void scale_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
 // The same where some row's factor is out of the ordinary: that row alone goes another way, so that no row's bits
 // depend on its neighbours.
 template <class X>
-__attribute__((noinline)) void scale_odd_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
+__attribute__((noinline, cold)) void scale_odd_tile(const Problem& problem, const RowGroup& group, Tile<X>& tile) {
   X odd[kTileRows<X>][kShortRow];
   const auto is_odd = [&](int i) { return !is_ordinary<X>(group.factor[tile.first + i]); };
   for (int i = 0; i < tile.rows; ++i) {

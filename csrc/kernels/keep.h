@@ -15,6 +15,11 @@ template <class X>
 int64_t blocks_of(const Problem& problem) {
   return (problem.classes + kBlock<X> - 1) / kBlock<X>;
 }
+inline int64_t begin_of(int64_t segment) { return segment * kSegment; }
+inline int64_t end_of(const Problem& problem, int64_t segment) {
+  const int64_t end = begin_of(segment + 1);
+  return end < problem.classes ? end : problem.classes;
+}
 constexpr int64_t kMostKept = 65536;  // classes whose exponentials are kept beside the output
 
 // Where a row's exponentials are kept: in the gradient itself, beside it, or not at all.
@@ -27,7 +32,7 @@ X* keep_for(const Problem& problem, char* grad, X* beside) {
 
 // How many rows are summed before their losses are computed side by side: as many as stay in cache.
 template <class X>
-inline int rows_together(const Problem& problem) {
+int rows_together(const Problem& problem) {
   if (takes_panels(problem)) return kPanelRows;
   const int64_t rows = 32768 / (problem.classes * static_cast<int64_t>(sizeof(X)));
   return static_cast<int>(rows < 1 ? 1 : rows > kGroup ? kGroup : rows);
@@ -35,7 +40,7 @@ inline int rows_together(const Problem& problem) {
 
 // Whether some row's exponentials need room beside the gradient.
 template <class X>
-inline bool keeps_beside(const Problem& problem) {
+bool keeps_beside(const Problem& problem) {
   if (!problem.grad || is_general(problem) || problem.classes > kMostKept) return false;
   const Array& grad = problem.grad;
   bool aligned = is_native<X>(grad, grad.data, grad.class_stride);
@@ -47,7 +52,7 @@ inline bool keeps_beside(const Problem& problem) {
 
 // Where the panel lies in a thread's memory: after the references and the exponentials kept beside the gradient.
 template <class X>
-inline size_t panel_offset(const Problem& problem) {
+size_t panel_offset(const Problem& problem) {
   const size_t together = static_cast<size_t>(rows_together<X>(problem));
   size_t bytes = together * static_cast<size_t>(blocks_of<X>(problem)) * sizeof(BlockReference<X>);
   if (keeps_beside<X>(problem)) bytes += together * static_cast<size_t>(problem.classes) * sizeof(X);

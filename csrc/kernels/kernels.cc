@@ -1,8 +1,10 @@
 // The loops over rows, compiled once for each instruction set, whose namespace is CROSSENT_SET.
 #include "core/kernels.h"
 
+#include <new>
+#include <type_traits>
+
 #include "column.h"
-#include "core/float_mode.h"
 #include "segments.h"
 
 namespace crossent {
@@ -56,24 +58,21 @@ double run_columns(const Problem& problem, int64_t begin, int64_t end) {
 
 // 2. Long rows from start to end, a group at a time.
 
-// The sums of one row, segment by segment: the order in which they are added is that of a row whose segments several
-// threads take.
+// Sums one row, segment by segment: in the order of a row whose segments several threads take.
 template <class Path, class X = typename Path::Number>
-Sums<X> sum_long_row(const Problem& problem, RowGroup& group, int row, X* keep, BlockReference<X>* references) {
-  Sums<X> fresh, sums;
+CROSSENT_INLINE void sum_long_row(const Problem& problem, RowGroup& group, int row, X* keep,
+                                  BlockReference<X>* references, Sums<X>& sums) {
+  Sums<X> fresh;
   Path::start(problem, group, row, fresh);
   for (int64_t s = 0; s < segments_of(problem); ++s) {
     Sums<X> next = fresh;
-    const int64_t from = s * kSegment;
-    const int64_t to = from + kSegment < problem.classes ? from + kSegment : problem.classes;
-    Path::sum(problem, group, row, from, to, keep, references + s * kBlocksPerSegment<X>, next);
+    Path::sum(problem, group, row, begin_of(s), end_of(problem, s), keep, references + s * kBlocksPerSegment<X>, next);
     if (s == 0) {
       sums = next;
     } else {
       Path::join(problem, next, sums);
     }
   }
-  return sums;
 }
 
 template <class Path>
@@ -95,7 +94,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
     for (int r = 0; r < group.rows; ++r) {
       keeps[r] = keep_for<X>(here, group.grad[r], beside + r * here.classes);
       if (group.ignored(r) && here.output != Output::scores) continue;
-      sums[r] = sum_long_row<Path>(here, group, r, keeps[r], references + r * blocks);
+      sum_long_row<Path>(here, group, r, keeps[r], references + r * blocks, sums[r]);
       group.take(r, sums[r]);
       Path::take(here, group, r, sums[r]);
       anchors[r] = sums[r].anchor;
@@ -114,59 +113,7 @@ double run_long_rows(const Problem& problem, int64_t begin, int64_t end, void* s
   return loss.value();
 }
 
-// 3. The table: which kind of row a problem needs.
-
-template <class Use>
-auto with_path(const Problem& problem, Use use) {
-  if (is_general(problem)) return use(GeneralRows{});
-  if (computes_in_double(problem)) return use(PlainRows<double>{});
-  return use(PlainRows<float>{});
-}
-
-double run_rows(const Problem& problem, int64_t begin, int64_t end, void* scratch) {
-  const FloatMode mode;
-  if (!is_general(problem) && problem.classes <= kShortRow) {
-    return computes_in_double(problem) ? run_columns<double>(problem, begin, end)
-                                       : run_columns<float>(problem, begin, end);
-  }
-  return with_path(problem, [&](auto path) { return run_long_rows<decltype(path)>(problem, begin, end, scratch); });
-}
-
-size_t scratch_bytes(const Problem& problem) {
-  return with_path(problem, [&](auto path) {
-    using X = typename decltype(path)::Number;
-    return panel_offset<X>(problem) + panel_bytes(problem);
-  });
-}
-
-double nanoseconds(const Problem& problem, int64_t rows) {
-  constexpr double kRow = 5, kElement = 0.2;
-  const double harder = is_general(problem) ? 8 : computes_in_double(problem) ? 2 : 1;
-  return static_cast<double>(rows) * (kRow + kElement * harder * static_cast<double>(problem.classes));
-}
-
-void start_row(const Problem& problem, int64_t row, void* state) {
-  with_path(problem, [&](auto path) { start_one_row<decltype(path)>(problem, row, state); });
-}
-
-void sum_segment(const Problem& problem, int64_t segment, void* state) {
-  const FloatMode mode;
-  with_path(problem, [&](auto path) { sum_one_segment<decltype(path)>(problem, segment, state); });
-}
-
-double finish_row(const Problem& problem, int64_t row, void* state) {
-  const FloatMode mode;
-  return with_path(problem, [&](auto path) { return finish_one_row<decltype(path)>(problem, row, state); });
-}
-
-void write_segment(const Problem& problem, int64_t segment, void* state) {
-  const FloatMode mode;
-  with_path(problem, [&](auto path) { write_one_segment<decltype(path)>(problem, segment, state); });
-}
-
-size_t row_state_bytes(const Problem& problem) {
-  return with_path(problem, [&](auto path) { return RowState<decltype(path)>::bytes(problem); });
-}
+// 3. What targets mean.
 
 void write_verdicts(const Problem& problem, const RowRun& run, const int64_t* targets, int count) {
   char* const to = run.first(problem.verdict);
@@ -204,14 +151,51 @@ void judge_rows(const Problem& problem, int64_t begin, int64_t end, Judgement* j
   }
 }
 
+// 4. The tables: which kind of row a problem needs.
+
+template <class Path>
+double run_rows(const Problem& problem, int64_t begin, int64_t end, void* scratch) {
+  if constexpr (!std::is_same_v<Path, GeneralRows>) {
+    if (problem.classes <= kShortRow) return run_columns<typename Path::Number>(problem, begin, end);
+  }
+  return run_long_rows<Path>(problem, begin, end, scratch);
+}
+
+template <class Path>
+size_t scratch_bytes(const Problem& problem) {
+  return panel_offset<typename Path::Number>(problem) + panel_bytes(problem);
+}
+
+template <class Path>
+SegmentedRow<Path>& segmented(void* memory) {
+  return *static_cast<SegmentedRow<Path>*>(memory);
+}
+
+template <class Path>
+constexpr RowKernels table(double nanoseconds) {
+  return {
+      nanoseconds,
+      run_rows<Path>,
+      scratch_bytes<Path>,
+      SegmentedRow<Path>::bytes,
+      [](const Problem& problem, int64_t row, void* memory) { new (memory) SegmentedRow<Path>(problem, row); },
+      [](const Problem& problem, int64_t segment, void* row) { segmented<Path>(row).sum(problem, segment); },
+      [](const Problem& problem, int64_t row, void* memory) { return segmented<Path>(memory).finish(problem, row); },
+      [](const Problem& problem, int64_t segment, void* row) { segmented<Path>(row).write(problem, segment); }};
+}
+
+const RowKernels& rows_for(const Problem& problem) {
+  static constexpr RowKernels floats = table<PlainRows<float>>(0.2), doubles = table<PlainRows<double>>(0.4);
+  static constexpr RowKernels general = table<GeneralRows>(1.6);
+  if (is_general(problem)) return general;
+  return computes_in_double(problem) ? doubles : floats;
+}
+
 }  // namespace
 
 namespace CROSSENT_SET {
 extern const Kernels kernels;
-const Kernels kernels = {
-    run_rows,   scratch_bytes, nanoseconds,     start_row,  sum_segment,
-    finish_row, write_segment, row_state_bytes, judge_rows,
-};
+const Kernels kernels = {rows_for, judge_rows};
 }  // namespace CROSSENT_SET
 
 }  // namespace crossent

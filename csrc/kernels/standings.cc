@@ -65,9 +65,9 @@ CROSSENT_INLINE int64_t first_largest(const X* row, int64_t classes) {
 }
 
 template <class X>
-void stand(const Standing<X>& standing, int64_t rows, int64_t classes) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const X* const residual = standing.residual + i * classes;
+void stand(const Standing<X>& standing, int64_t begin, int64_t end, const X* residual) {
+  const int64_t classes = standing.classes;
+  for (int64_t i = begin; i < end; ++i, residual += classes) {
     double squares = 0;
     for (int64_t k = 0; k < classes; k += kPiece) {
       squares += sum_of_squares(residual + k, classes - k < kPiece ? classes - k : kPiece);

@@ -8,9 +8,9 @@ namespace crossent {
 
 template <class X>
 struct Standing {
+  int64_t classes;
   const X* logits;       // (N, C)
-  const X* residual;     // (N, C), p - y
-  const X* loss;         // (N)
+  X* loss;               // (N), -log p of the target
   const int64_t* label;  // (N), each in [0, C)
   int64_t* rank;         // 1 is the largest logit; of equals the smaller class comes first
   int64_t* answer;       // the largest logit's class, the first of several
@@ -19,9 +19,10 @@ struct Standing {
   double surely_right;   // rows of a smaller loss have rank 1, and the label is the answer
 };
 
+// Of rows [begin, end), whose losses are known; residual: p - y of these rows.
 struct Standings {
-  void (*floats)(const Standing<float>& standing, int64_t rows, int64_t classes);
-  void (*doubles)(const Standing<double>& standing, int64_t rows, int64_t classes);
+  void (*floats)(const Standing<float>&, int64_t begin, int64_t end, const float* residual);
+  void (*doubles)(const Standing<double>&, int64_t begin, int64_t end, const double* residual);
 };
 
 }  // namespace crossent

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Rows = slice | NDArray[np.intp]
+Selection = slice | NDArray[np.intp]
 Kernel = Callable[
-    [Any, Rows], float
+    [Any, Selection], float
 ]  # (logits of some rows, those rows) -> the sum of their losses
 
 _PANEL = 4 << 20  # bytes: rows of linear_weight that are converted, or summed, at once
@@ -42,14 +42,14 @@ def get_working_memory() -> int:
     return _memory
 
 
-class Plan(NamedTuple):
+class BlockSizes(NamedTuple):
     """How the rows are cut into blocks, and the classes into panels."""
 
     rows: int  # of a block, at most
     panel: int  # classes of a panel
 
 
-def plan(count: int, features: int, classes: int, item: int, kept: int = 0) -> Plan:
+def block_sizes(count: int, features: int, classes: int, item: int, kept: int = 0) -> BlockSizes:
     """Blocks for `count` rows that fit into the working memory, all of about the same size.
 
     item: bytes of a number while it is computed with; kept: bytes that the products keep, of which
@@ -62,10 +62,10 @@ def plan(count: int, features: int, classes: int, item: int, kept: int = 0) -> P
     )  # logits; inputs, two of their gradient
     even = -(-count // -(-count // most)) if count else 1
     stepped = -(-even // _STEP) * _STEP
-    return Plan(stepped if stepped <= most else even, panel)
+    return BlockSizes(stepped if stepped <= most else even, panel)
 
 
-def parts(count: int, kept: NDArray[np.intp] | None, rows: int) -> Iterator[Rows]:
+def parts(count: int, kept: NDArray[np.intp] | None, rows: int) -> Iterator[Selection]:
     """The rows of each block: slices of all rows, or pieces of those that are kept."""
     size = count if kept is None else len(kept)
     for begin in range(0, size, rows):
@@ -109,7 +109,7 @@ class Head:
         self.dtype = np.dtype(np.float64 if inputs.dtype.char == "d" else np.float32)
         self.bias = None if linear_bias is None else _as(linear_bias, self.dtype)
         self.classes, features = linear_weight.shape
-        self.plan = plan(len(inputs), features, self.classes, self.dtype.itemsize)
+        self.sizes = block_sizes(len(inputs), features, self.classes, self.dtype.itemsize)
         flags = linear_weight.flags
         self.is_ready = (
             linear_weight.dtype == self.dtype
@@ -122,20 +122,20 @@ class Head:
                 grads.linear_weight if in_place else np.empty(linear_weight.shape, self.dtype)
             )
             self.has_weight_sum = adds and in_place
-            self.product = np.empty((self.plan.panel, features), self.dtype)
+            self.product = np.empty((self.sizes.panel, features), self.dtype)
         self.bias_sum = np.zeros(self.classes if grads.linear_bias is not None else 0)
 
     def empty_block(self) -> Array:
         """Memory for the logits of a block."""
-        return np.empty((self.plan.rows, self.classes), self.dtype)
+        return np.empty((self.sizes.rows, self.classes), self.dtype)
 
-    def features(self, rows: Rows) -> Array:
+    def features(self, rows: Selection) -> Array:
         """The inputs of some rows."""
         return _as(self.inputs[rows], self.dtype)
 
     def _slices(self) -> Iterator[slice]:
-        for begin in range(0, self.classes, self.plan.panel):
-            yield slice(begin, min(begin + self.plan.panel, self.classes))
+        for begin in range(0, self.classes, self.sizes.panel):
+            yield slice(begin, min(begin + self.sizes.panel, self.classes))
 
     def _panels(self) -> Iterator[tuple[slice, Array]]:
         """linear_weight as a product takes it: whole, or a converted panel after the other."""
@@ -154,7 +154,7 @@ class Head:
             logits += self.bias
         return logits
 
-    def add_gradients(self, grad_logits: Array, features: Array, rows: Rows) -> None:
+    def add_gradients(self, grad_logits: Array, features: Array, rows: Selection) -> None:
         """What the gradient by some rows' logits means for the inputs, the weight and the bias."""
         if self.grads.linear_bias is not None:
             self._add_bias_gradient(grad_logits)
@@ -166,7 +166,7 @@ class Head:
     def _add_bias_gradient(self, grad_logits: Array) -> None:
         self.bias_sum += np.ones(len(grad_logits), self.dtype) @ grad_logits
 
-    def _input_gradient(self, grad_logits: Array, rows: Rows) -> None:
+    def _input_gradient(self, grad_logits: Array, rows: Selection) -> None:
         total: Any = None
         for part, panel in self._panels():
             product = grad_logits[:, part] @ panel
@@ -206,7 +206,7 @@ def run(head: Head, kernel: Kernel, kept: NDArray[np.intp] | None, differentiate
     total, block = 0.0, head.empty_block()
     if kept is not None and head.grads.inputs is not None:
         head.grads.inputs[...] = 0
-    for rows in parts(len(head.inputs), kept, head.plan.rows):
+    for rows in parts(len(head.inputs), kept, head.sizes.rows):
         features = head.features(rows)
         logits = head.logits(features, block)
         total += kernel(logits, rows)

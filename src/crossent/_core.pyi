@@ -4,7 +4,7 @@ Source: csrc/bind. What each thing means is said in csrc/core/crossent.h.
 """
 
 import enum
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
@@ -82,21 +82,25 @@ def judge(
 ) -> Judgement:
     """What targets mean: the one place to ask."""
 
+class Operands(TypedDict, total=False):
+    """The arrays of a problem beside logits and targets: those that it has."""
+
+    weight: Operand | None  # C contiguous float64
+    grad_loss: float | Operand | None  # the incoming gradient: a number, or one a row
+    vector: Operand | None  # of the Hessian's product
+    loss: Operand | None  # output: one number, or under "none" one a row
+    grad: Operand | None  # output, of the logits' shape
+    lse: Operand | None  # output
+    entropy: Operand | None  # output
+    argmax: Operand | None  # output, int64
+
 def solve(
     output: Output,
     options: Options | None,
     axis: int,  # of the classes, not negative
     logits: Operand,  # an address comes with its shape, and is worked on by PyTorch's threads
-    targets: Operand | None = None,  # class indices; distributions where they have the class axis
-    *,
-    weight: Operand | None = None,  # C contiguous float64
-    grad_loss: float | Operand | None = None,  # the incoming gradient: a number, or one a row
-    vector: Operand | None = None,  # of the Hessian's product
-    loss: Operand | None = None,  # output: one number, or under "none" one a row
-    grad: Operand | None = None,  # output, of the logits' shape
-    lse: Operand | None = None,  # output
-    entropy: Operand | None = None,  # output
-    argmax: Operand | None = None,  # output, int64
+    targets: Operand | None,  # class indices; distributions where they have the class axis
+    operands: dict[str, Any],  # see Operands
     divisor: float | None = None,  # targets have been judged, and this divides; None: judge first
 ) -> Outcome:
     """Computes `output` into the arrays that are given."""

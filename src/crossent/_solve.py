@@ -50,27 +50,21 @@ def solve(
     axis: int,
     targets: Array | None = None,
     *,
-    weight: Array | None = None,
-    grad_loss: float | Array | None = None,
-    vector: Array | None = None,
-    loss: Array | None = None,
-    grad: Array | None = None,
-    lse: Array | None = None,
-    entropy: Array | None = None,
-    argmax: Array | None = None,
     divisor: float | None = None,
+    **operands: Any,
 ) -> _core.Outcome:
-    """One problem for the core; operands: the others of `_core.solve`.
+    """One problem for the core; operands: as `_core.Operands` names them.
 
     Raises:
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
-    outcome = _core.solve(
-        output, options, axis, operand(logits), operand(targets), weight=weight,
-        grad_loss=grad_loss, vector=operand(vector), loss=loss, grad=operand(grad), lse=lse,
-        entropy=entropy, argmax=argmax, divisor=divisor,
-    )  # fmt: skip
+    if "grad" in operands:
+        operands["grad"] = operand(operands["grad"])
+    if "vector" in operands:
+        operands["vector"] = operand(operands["vector"])
+    logit, target = operand(logits), operand(targets)
+    outcome = _core.solve(output, options, axis, logit, target, operands, divisor)
     if outcome.bad_row >= 0:
         assert targets is not None
         arguments.raise_bad_target(outcome.bad_row, targets, logits, axis)

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from crossent.options import Options
 from crossent.torch import cross_entropy
 
 Tensor = torch.Tensor
 
-_OPTIONS = ("label_smoothing", "z_loss", "softcap", "logit_scale", "when_empty", "inplace_backward")
+_DECIDED = {"ignore_index", "reduction", "normalizer"}  # by transformers
+_OPTIONS = {*Options._fields, "inplace_backward"} - _DECIDED
 
 
 def ForCausalLMLoss(

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
 from crossent import _blocks, options
+from crossent import _outputs as outputs
 from crossent._core import Output, Verdict
 from crossent._solve import Array, judge, mean, solve
 from crossent.loss import Loss, Losses, TokenScores
@@ -48,7 +49,7 @@ class LinearGradients(NamedTuple):
     """The sum of G's rows, (V,)."""
 
 
-class _Rows:
+class _JudgedTargets:
     """Targets of a call, flat and judged, and which rows count."""
 
     def __init__(
@@ -71,7 +72,9 @@ class _Rows:
         self.divisor = judgement.divisor
 
 
-def _head(layer: arguments.Linear, rows: _Rows, grads: LinearGradients, adds: bool) -> _blocks.Head:
+def _head(
+    layer: arguments.Linear, rows: _JudgedTargets, grads: LinearGradients, adds: bool
+) -> _blocks.Head:
     """The layer of a call; gradients of the inputs are written flat."""
     flat = layer.inputs.reshape(rows.count, layer.inputs.shape[-1])
     grad_inputs = None if grads.inputs is None else grads.inputs.reshape(flat.shape)
@@ -92,8 +95,8 @@ def _outputs(
     for name in arguments.wanted_gradients(wrt, layer.linear_bias is not None):
         given = None if out is None else getattr(out, name)
         if adds and given is None and name != "inputs":
-            arguments.raise_nothing_to_add_to(name)
-        arrays[name] = arguments.gradient_array(given, getattr(layer, name), name, tuple(taken))
+            outputs.raise_nothing_to_add_to(name)
+        arrays[name] = outputs.gradient_array(given, getattr(layer, name), name, tuple(taken))
         taken.append(arrays[name])
     return LinearGradients(**arrays)
 
@@ -104,7 +107,7 @@ def _loss(
     """The loss and, where "wrt" is among what a public function was given, the gradients."""
     chosen = options.checked(given)
     weight = arguments.class_weight(given["weight"], layer.logits.shape[-1])
-    rows = _Rows(layer, given["targets"], chosen, weight)
+    rows = _JudgedTargets(layer, given["targets"], chosen, weight)
     factor = arguments.grad_loss_array(given.get("grad_loss"), rows.shape, chosen.reduction)
     if type(factor) is not float:
         factor = factor.reshape(rows.count)
@@ -118,7 +121,7 @@ def _loss(
     dtype: np.dtype[Any] = np.dtype(arguments.loss_type(layer.inputs))
     losses = np.zeros(rows.count if chosen.reduction == "none" else 0, dtype)
 
-    def kernel(logits: Array, part: _blocks.Rows) -> float:
+    def kernel(logits: Array, part: _blocks.Selection) -> float:
         loss = np.empty(len(logits), dtype) if chosen.reduction == "none" else None
         outcome = solve(
             Output.LOSS, chosen, logits, 1, rows.targets[part], weight=weight, loss=loss,
@@ -311,14 +314,14 @@ def linear_token_scores(
     """
     chosen = options.checked_of_scores(locals())
     layer = arguments.linear_arrays(inputs, linear_weight, linear_bias)
-    rows = _Rows(layer, targets, chosen, None)
+    rows = _JudgedTargets(layer, targets, chosen, None)
     if not rows.has_indices:
         arguments.raise_not_for_scores(np.asarray(targets), rows.shape)
     dtype = arguments.loss_type(layer.inputs)
     nll, lse, entropy = (np.empty(rows.count, dtype) for _ in range(3))
     argmax = np.empty(rows.count, np.int64)
 
-    def kernel(logits: Array, part: _blocks.Rows) -> float:
+    def kernel(logits: Array, part: _blocks.Selection) -> float:
         return solve(
             Output.SCORES, chosen, logits, 1, rows.targets[part], divisor=1.0,
             loss=nll[part], lse=lse[part], entropy=entropy[part], argmax=argmax[part],

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
+from crossent import _outputs as outputs
 from crossent import options
 from crossent._core import Output
 from crossent._solve import Array, solve
@@ -67,7 +68,7 @@ def _solve(
     grad = None
     if "out" in given:
         inputs = (logits, target, weight, None if type(factor) is float else factor, vector)
-        grad = arguments.output_array(given["out"], logits, inputs)
+        grad = outputs.output_array(given["out"], logits, inputs)
     loss_shape = rows if chosen.reduction == "none" else ()
     loss = np.empty(loss_shape, arguments.loss_type(logits))
     solve(

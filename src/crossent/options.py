@@ -133,7 +133,7 @@ OPTIONS: Mapping[str, Option] = {
         "bounds the logits smoothly to +-softcap, > 0; None: no bound",
     ),
     "logit_scale": Option(
-        _number_that(math.isfinite, "must be finite, not"),
+        _number_that(lambda value: -math.inf < value < math.inf, "must be finite, not"),
         "multiplies the logits (an inverse temperature)",
     ),
     "normalizer": Option(
@@ -163,6 +163,7 @@ def _check(*values: Any) -> Options:
 
 
 _remembered = lru_cache(maxsize=256, typed=True)(_check)
+_REMEMBERED = frozenset((int, float, str, type(None)))  # what holds a value for good
 _values_of = itemgetter(*Options._fields)
 
 
@@ -177,10 +178,12 @@ def checked(given: Mapping[str, Any]) -> Options:
         TypeError, ValueError: a value breaks its option's rule.
     """
     values = _values_of(given)
-    try:
-        return _remembered(*values)
-    except TypeError:  # cannot be remembered, or is wrong
-        return _check(*values)
+    return (_remembered if _REMEMBERED.issuperset(map(type, values)) else _check)(*values)
+
+
+def checked_anew(given: Mapping[str, Any]) -> Options:
+    """The same, with nothing remembered: for a compiler that traces the call."""
+    return _check(*(given[name] for name in Options._fields))
 
 
 def checked_of_scores(given: Mapping[str, Any]) -> Options:

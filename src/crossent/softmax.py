@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _arguments as arguments
+from crossent import _outputs as outputs
 from crossent._core import Output
 from crossent._solve import Array, judge, solve
 
@@ -22,7 +23,7 @@ def _of_rows(
 ) -> Array:
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
-    result = arguments.output_array(out, array, (array, vector))
+    result = outputs.output_array(out, array, (array, vector))
     solve(output, None, array, axis, vector=vector, grad=result)
     return result
 

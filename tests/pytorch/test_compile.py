@@ -6,6 +6,7 @@ import pytest
 from torch_cases import FORMS, OPTIONS, problem, torch
 
 import crossent.torch as ct
+from crossent.options import Options
 
 FakeTensorMode = torch._subclasses.FakeTensorMode
 
@@ -14,7 +15,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
 ]
 
-DEFAULTS = (-100, "mean", 0.0, "nan", 0.0, 0.0, 0.0, 1.0)
+DEFAULTS = tuple(Options())
+SCORES = tuple(Options(reduction="none"))
 
 
 @pytest.fixture(autouse=True)
@@ -147,10 +149,10 @@ def test_operators_keep_their_contract(name, form):
 def test_operators_of_scores_keep_their_contract():
     logits, target, _ = problem("index", (4, 5), torch.float32)
     scores = torch.ops.crossent.token_scores.default
-    torch.library.opcheck(scores, (logits, target, -100, 0.0, 1.0))
+    torch.library.opcheck(scores, (logits, target, *SCORES))
     grads = torch.rand(4), None, torch.rand(4)
     operator = torch.ops.crossent.token_scores_grad.default
-    torch.library.opcheck(operator, (*grads, logits.detach(), target, -100, 0.0, 1.0))
+    torch.library.opcheck(operator, (*grads, logits.detach(), target, *SCORES))
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3)])

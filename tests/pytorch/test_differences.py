@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torch_cases import plain_path, torch
+from torch_cases import fallback_path, torch
 
 import crossent.torch as ct
 
@@ -94,9 +94,9 @@ def class_weights_of_any_real_dtype():
     torch.testing.assert_close(ct.cross_entropy(logits, target, weight), expected)
 
 
-def class_weights_are_finite_and_not_negative():
+def class_weights_are_finite():
     logits, target = torch.randn(2, 3), torch.tensor([0, 2])
-    for bad in (-1.0, NAN, INF):
+    for bad in (NAN, INF):
         weight = torch.tensor([1.0, bad, 1.0])
         F.cross_entropy(logits, target, weight)
         _raises(ValueError, ct.cross_entropy, logits, target, weight)
@@ -134,7 +134,7 @@ DIFFERENCES = [
     every_integer_dtype_as_labels,
     every_real_dtype_as_distributions,
     class_weights_of_any_real_dtype,
-    class_weights_are_finite_and_not_negative,
+    class_weights_are_finite,
     gradients_of_class_weights,
     errors_are_valueerror_and_typeerror,
     no_classes_is_an_error,
@@ -148,7 +148,7 @@ def test_ours_differs_as_the_table_says(difference):
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda case: case.__name__)
 def test_torch_operations_differ_in_the_same_way(difference):
-    with plain_path():
+    with fallback_path():
         difference()
 
 

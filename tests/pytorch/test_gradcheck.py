@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from torch_cases import FORMS, OPTIONS, plain_path, problem, torch
+from covering import covering
+from torch_cases import FORMS, OPTIONS, fallback_path, problem, torch
 
 import crossent.torch as ct
 
 gradcheck, gradgradcheck = torch.autograd.gradcheck, torch.autograd.gradgradcheck
-PATHS = ("core", "plain")
+PATHS = ("core", "fallback")
 
 
 def _check(check, function, inputs, path, **options):
     if path == "core":
         assert check(function, inputs, **options)
         return
-    with plain_path():
+    with fallback_path():
         assert check(function, inputs, **options)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", OPTIONS)
+@covering(name=OPTIONS.keys(), form=FORMS, path=PATHS)
 def test_first_derivatives_are_those_of_the_loss(name, form, path):
     logits, target, options = problem(form, (3, 4), **OPTIONS[name])
     function = lambda a: ct.cross_entropy(a, target, **options)  # noqa: E731
@@ -31,9 +30,7 @@ def test_first_derivatives_are_those_of_the_loss(name, form, path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", OPTIONS)
+@covering(name=OPTIONS.keys(), form=FORMS, path=PATHS)
 def test_second_derivatives_are_those_of_the_gradient(name, form, path):
     logits, target, options = problem(form, (3, 4), **OPTIONS[name])
     function = lambda a: ct.cross_entropy(a, target, **options)  # noqa: E731

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch_cases import plain_path, torch
+from covering import covering
+from torch_cases import fallback_path, torch
 
 import crossent.torch as ct
 
@@ -22,9 +23,6 @@ PEAKS = {
     "margin 40": lambda a, t: a.scatter(1, t[:, None], 40.0),
     "margin 95": lambda a, t: (a * 0).scatter(1, t[:, None], 95.0),
 }
-needs_long_double = pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant < 63, reason="long double is no wider than double here"
-)
 
 
 def _truth(logits, target):
@@ -59,18 +57,14 @@ def _problem(peak, classes, dtype):
     return logits, target, generator
 
 
-BARS = [
-    (torch.float32, 2.0),
-    pytest.param(torch.float64, 4.0, marks=needs_long_double),
-    (torch.bfloat16, 0.52),
-    (torch.float16, 0.52),
-]
+BARS = {torch.float32: 2.0, torch.float64: 4.0, torch.bfloat16: 0.52, torch.float16: 0.52}
 
 
-@pytest.mark.parametrize(("dtype", "bar"), BARS)
-@pytest.mark.parametrize("classes", [2, 10, 1000, 256_000])
-@pytest.mark.parametrize("peak", PEAKS)
-def test_loss_and_gradient_are_within_the_bars(peak, classes, dtype, bar):
+@covering(peak=PEAKS.keys(), classes=[2, 10, 1000, 256_000], dtype=BARS.keys())
+def test_loss_and_gradient_are_within_the_bars(peak, classes, dtype):
+    if dtype is torch.float64 and np.finfo(WIDE).nmant < 63:
+        pytest.skip("long double is no wider than double here")
+    bar = BARS[dtype]
     logits, target, generator = _problem(peak, classes, dtype)
     true_loss, true_grad = _truth(logits, target.numpy())
     loss_type = torch.float64 if dtype is torch.float64 else torch.float32
@@ -93,7 +87,7 @@ def test_loss_and_gradient_are_within_the_bars(peak, classes, dtype, bar):
 def test_torch_operations_are_nearly_as_exact(peak, classes):
     logits, target, _ = _problem(peak, classes, torch.float32)
     true_loss, true_grad = _truth(logits, target.numpy())
-    with plain_path():
+    with fallback_path():
         loss = ct.cross_entropy(logits, target, reduction="none")
         (grad,) = torch.autograd.grad(loss.sum(), logits)
     assert _ulps(loss.detach(), true_loss, torch.float32) <= 32

@@ -1,10 +1,10 @@
-"""Edge rows and scores: the core and plain torch operations agree with the reference."""
+"""Edge rows and scores: the core and ordinary torch operations agree with the reference."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch_cases import FORMS, OPTIONS, plain_path, problem, torch
+from torch_cases import FORMS, OPTIONS, fallback_path, problem, torch
 
 import crossent.torch as ct
 from crossent import reference
@@ -27,7 +27,7 @@ def _numbers(options):
     return {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 @pytest.mark.parametrize("name", ["none", "smoothing", "z_loss", "softcap", "logit_scale"])
 @pytest.mark.parametrize("row", ROWS)
 def test_edge_rows_have_the_references_loss_and_gradient(row, name, path):
@@ -41,7 +41,7 @@ def test_edge_rows_have_the_references_loss_and_gradient(row, name, path):
     if path == "core":
         loss = ct.cross_entropy(logits, target, **options)
     else:
-        with plain_path():
+        with fallback_path():
             loss = ct.cross_entropy(logits, target, **options)
     (grad,) = torch.autograd.grad(loss.sum(), logits)
     np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-12)
@@ -51,19 +51,19 @@ def test_edge_rows_have_the_references_loss_and_gradient(row, name, path):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("shape", [(1,), (5,), (3, 1), (6, 5), (2, 4, 3, 2), (0, 3)])
-def test_plain_operations_agree_with_the_core(shape, name, form):
+def test_torch_operations_agree_with_the_core(shape, name, form):
     logits, target, options = problem(form, shape, **OPTIONS[name])
     loss = ct.cross_entropy(logits, target, **options)
-    with plain_path():
-        plain = ct.cross_entropy(logits, target, **options)
-    torch.testing.assert_close(plain, loss, equal_nan=True, rtol=1e-11, atol=1e-12)
+    with fallback_path():
+        fallback = ct.cross_entropy(logits, target, **options)
+    torch.testing.assert_close(fallback, loss, equal_nan=True, rtol=1e-11, atol=1e-12)
     incoming = torch.rand_like(loss)
     (grad,) = torch.autograd.grad(loss, logits, incoming)
-    (by_plain,) = torch.autograd.grad(plain, logits, incoming)
-    torch.testing.assert_close(by_plain, grad, rtol=1e-11, atol=1e-12)
+    (by_fallback,) = torch.autograd.grad(fallback, logits, incoming)
+    torch.testing.assert_close(by_fallback, grad, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 @pytest.mark.parametrize("name", ["plain", "softcap", "logit_scale"])
 def test_scores_are_the_references(name, path):
     options = {k: v for k, v in OPTIONS[name].items() if k in ("softcap", "logit_scale")}
@@ -74,7 +74,7 @@ def test_scores_are_the_references(name, path):
     if path == "core":
         scores = ct.token_scores(logits, target, **options)
     else:
-        with plain_path():
+        with fallback_path():
             scores = ct.token_scores(logits, target, **options)
     assert scores.argmax.dtype is torch.int64
     for found, true in zip(scores, expected, strict=True):

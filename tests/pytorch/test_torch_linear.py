@@ -13,19 +13,21 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
+from covering import covering
 from test_torch_memory import _extra_peak
-from torch_cases import OPTIONS, plain_path, torch
+from torch_cases import OPTIONS, fallback_path, torch
 
 import crossent
 import crossent.torch as ct
 from crossent import _blocks
+from crossent.options import Options
 
 invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 
 F = torch.nn.functional
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 FORMS = ["index", "ignored", "weighted index", "distribution", "weighted distribution"]
-PATHS = {"core": nullcontext, "plain": plain_path}
+PATHS = {"core": nullcontext, "fallback": fallback_path}
 WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
 
 
@@ -68,10 +70,7 @@ def linear(parts, target, **options):
     return ct.linear_cross_entropy(*parts[:2], target, linear_bias=parts[2], **options)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("extents", [(), (2, 3)], ids=["", "K-dimensional"])
-@pytest.mark.parametrize("name", OPTIONS)
+@covering(3, name=OPTIONS.keys(), form=FORMS, extents=[(), (2, 3)], path=PATHS.keys())
 def test_every_option_means_what_it_means_for_whole_logits(name, extents, form, path):
     parts, target, more = layer(form, extents=extents)
     options = OPTIONS[name] | more
@@ -178,12 +177,12 @@ def test_a_single_row_has_a_loss_without_dims():
 @pytest.mark.parametrize("name", ["plain", "none", "all"])
 @pytest.mark.parametrize("form", ["ignored", "weighted distribution"])
 def test_derivatives_are_right_forward_backward_and_twice(form, name):
-    parts, target, more = layer(form, rows=4, classes=5, features=3)
+    parts, target, more = layer(form, rows=3, classes=4, features=2)
 
     def function(*given):
         return linear(given, target, **OPTIONS[name], **more)
 
-    with working_memory(8 * 5 * 16 * 3):
+    with working_memory(8 * 4 * 4):  # two rows at most
         assert torch.autograd.gradcheck(function, parts, check_forward_ad=True)
         assert torch.autograd.gradgradcheck(function, parts)
 
@@ -314,7 +313,7 @@ def test_checkpointing_gives_the_same_gradients():
     torch.testing.assert_close(torch.autograd.grad(loss, parts), expected)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_ignored_rows_spread_no_nan(path):
     parts, target, _ = layer("ignored")
     with torch.no_grad():
@@ -325,7 +324,7 @@ def test_ignored_rows_spread_no_nan(path):
     assert (grads[0][target == -100] == 0).all()
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_nothing_that_counts_gives_gradient_0(path):
     for rows in (0, 3):
         parts, target, _ = layer("ignored", rows=rows)
@@ -360,7 +359,7 @@ def test_it_compiles_into_one_graph_with_the_bits_of_eager_mode(reduction):
 
 def test_the_operators_pass_pytorchs_checks():
     (input, linear_weight, linear_bias), target, _ = layer("ignored")
-    options = (-100, "mean", 0.0, "nan", 0.0, 0.0, 0.0, 1.0)
+    options = tuple(Options())
     arguments = (input, linear_weight, linear_bias, target, None)
     torch.library.opcheck(
         torch.ops.crossent.linear_cross_entropy, (*arguments, [True] * 3, *options),
@@ -373,7 +372,7 @@ def test_the_operators_pass_pytorchs_checks():
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
     torch.library.opcheck(
-        torch.ops.crossent.linear_token_scores, (*detached[:4], -100, 0.0, 1.0),
+        torch.ops.crossent.linear_token_scores, (*detached[:4], *Options(reduction="none")),
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
 
@@ -381,7 +380,7 @@ def test_the_operators_pass_pytorchs_checks():
 def test_compiled_second_derivatives_are_refused_not_wrong():
     (input, linear_weight, _), target, _ = layer()
     operator = torch.ops.crossent.linear_cross_entropy
-    options = (-100, "mean", 0.0, "nan", 0.0, 0.0, 0.0, 1.0)
+    options = tuple(Options())
     loss = operator(input, linear_weight, None, target, None, [True, True, False], *options)[0]
     (grad,) = torch.autograd.grad(loss, input, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
@@ -402,7 +401,7 @@ def test_bfloat16_logits_are_those_of_the_linear_layer():
     torch.testing.assert_close(linear(parts, target), whole(parts, target), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("path", ["core", "plain"])
+@pytest.mark.parametrize("path", ["core", "fallback"])
 def test_bad_labels_are_named(path):
     parts, target, _ = layer()
     target[4] = 7
@@ -479,5 +478,5 @@ def test_the_process_stays_within_the_working_memory(dtype):
 def test_the_plan_leaves_room_for_what_products_keep():
     classes, features, kept, memory = 262_144, 768, 8 << 20, 128 << 20
     with working_memory(memory):
-        rows, panel = _blocks.plan(8192, features, classes, 2, kept)
+        rows, panel = _blocks.block_sizes(8192, features, classes, 2, kept)
     assert 2 * (rows * classes + 2 * panel * features) + kept <= memory

@@ -10,7 +10,7 @@ import pytest
 from torch_cases import problem, torch
 
 import crossent.torch as ct
-from crossent.torch import _call
+from crossent.torch import _compute
 
 
 def _run(code, **environment):
@@ -28,25 +28,16 @@ def test_importing_crossent_does_not_import_torch():
     assert _run("import crossent, sys; print('torch' in sys.modules)") == "False"
 
 
-def test_importing_the_front_end_adds_little_to_importing_torch():
-    code = (
-        "import torch, time; start = time.process_time(); import crossent.torch; "
-        "print(time.process_time() - start)"
-    )
-    assert min(float(_run(code)) for _ in range(3)) < 0.05
-
-
-def test_importing_the_front_end_loads_no_compiler_and_no_jax():
+def test_importing_the_front_end_loads_no_compiler_no_jax_and_nothing_but_ours():
     code = (
         "import torch, sys; before = set(sys.modules); import crossent.torch; "
-        "print([m for m in ('torch._dynamo', 'torch._inductor', 'jax')"
-        " if m in sys.modules and m not in before])"
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
     )
-    assert _run(code) == "[]"
+    assert set(_run(code).split()) <= {"crossent", "numpy"}
 
 
 def test_loops_run_on_pytorchs_threads():
-    assert _call.uses_torch_threads
+    assert _compute.uses_torch_threads
     code = (
         "import torch, os, crossent.torch as ct; torch.set_num_threads(4); "
         "x, y = torch.randn(4096, 1000), torch.randint(0, 1000, (4096,)); torch.exp(x); "

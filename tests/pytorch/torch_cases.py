@@ -48,13 +48,13 @@ def problem(form, shape=(4, 5), dtype=torch.float64, seed=0, **more):
 
 
 @contextmanager
-def plain_path():
+def fallback_path():
     """Within it every call takes the path of other devices."""
-    from crossent.torch import _checks
+    from crossent.torch import _route
 
-    kept = _checks.path_of
-    _checks.path_of = lambda *_: _checks.Path.PLAIN
+    kept = _route.path_of
+    _route.path_of = lambda *_: _route.Path.FALLBACK
     try:
         yield
     finally:
-        _checks.path_of = kept
+        _route.path_of = kept

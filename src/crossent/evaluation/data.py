@@ -159,7 +159,7 @@ def fitted(
         hint = ". Logits come first: are the two swapped?" if swapped else ""
         raise BadFile(f"{name}: {error}{hint}") from None
     if form == arguments.DISTRIBUTIONS and ignore_index != options.IGNORE_INDEX:
-        arguments.ignored(ignore_index, form)
+        options.check_for_distributions(options.Options(ignore_index=ignore_index))
     if axis == 0 and len(shape) > 1 and len(logits) > 1:
         raise BadOption("axis=0 is the classes', so the rows of several files cannot be joined")
     table = Table(logits, shape, axis)

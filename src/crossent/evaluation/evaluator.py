@@ -18,6 +18,7 @@ from crossent.evaluation.outputs import check_outputs, outputs_of, reserved, wri
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
 from crossent.evaluation.temperature import fit_temperature
+from crossent.options import Reduction, WhenEmpty
 
 MEMORY = 256 << 20
 OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
@@ -39,13 +40,13 @@ def evaluate(
     memory: int = MEMORY,
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     logit_scale: float = 1.0,
     normalizer: float | None = None,
-    when_empty: str = "nan",
+    when_empty: WhenEmpty = "nan",
     axis: int = -1,
     progress: Progress = no_progress,
 ) -> EvaluationResult:

@@ -7,12 +7,10 @@
 [[ 0.659 -0.758  0.099]]
 """
 
-from crossent.torch import _linear_ops as _linear_ops
 from crossent.torch import _ops as _ops
 from crossent.torch.linear import linear_cross_entropy, linear_token_scores
-from crossent.torch.loss import cross_entropy
-from crossent.torch.module import CrossEntropyLoss, LinearCrossEntropyLoss
-from crossent.torch.scores import TokenScores, token_scores
+from crossent.torch.loss import TokenScores, cross_entropy, token_scores
+from crossent.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss
 
 __all__ = [
     "CrossEntropyLoss",

@@ -1,10 +1,15 @@
-"""The loss for eager autograd on the CPU: as few Python steps as it takes.
+"""Loss, scores and linear form for eager autograd on the CPU: as few Python steps as it takes.
 
 Under "mean" and "sum" the gradient is made in forward, in the same pass as the loss, for an
 incoming gradient of 1; backward then hands it out. Any other incoming gradient, and a second
 backward, is computed anew from the saved logits, so that it is rounded once. Under "none" the
 incoming gradient is rarely all ones: everything waits for backward. So it does while hooks on saved
 tensors are active (checkpointing, offloading), which would not see the gradient.
+
+The linear form makes its gradients in forward while a block's logits are there, three products in
+all, and backward multiplies them by the incoming gradient. Where they wait for backward (as above,
+and in float16, whose gradients would be rounded before a loss scale reaches them), it makes the
+logits again: four products.
 """
 
 from __future__ import annotations
@@ -13,21 +18,13 @@ from typing import Any
 
 import torch
 
-from crossent.torch import _call, _plain
-from crossent.torch._call import Options
+from crossent._core import Output
+from crossent.options import Options
+from crossent.torch import _compute, _fallback, _internals
+from crossent.torch._compute import Layer
 
 Tensor = torch.Tensor
-
-
-def is_transformed(tensor: Tensor) -> bool:
-    """Whether its values are out of the core's reach: batched by vmap, also by autograd's own."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or torch._C._functorch.is_legacy_batchedtensor(tensor)
-    )  # fmt: skip
-
-
-_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+Wants = tuple[bool, bool, bool]
 
 
 class Loss(torch.autograd.Function):
@@ -43,16 +40,17 @@ class Loss(torch.autograd.Function):
         in_place: bool,
     ) -> Tensor:
         grad = None
-        if options.reduction != "none" and not in_place and _top_hooks(False) is None:
-            grad = _call.fresh_like(logits)
+        if options.reduction != "none" and not in_place and not _internals.has_saved_tensor_hooks():
+            grad = _compute.fresh_like(logits)
         ctx.save_for_backward(logits, target, weight)
         ctx.options, ctx.in_place, ctx.grad = options, in_place, grad
-        return _call.loss(logits, target, weight, options, grad)
+        return _compute.loss(logits, target, weight, options, grad)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> Any:
-        if is_transformed(grad_loss):
-            return _batched(ctx, grad_loss), None, None, None, None
+        if _internals.is_batched(grad_loss):
+            problem = (*ctx.saved_tensors, ctx.options)
+            return _fallback.loss_gradient(grad_loss, *problem), None, None, None, None
         if torch.is_grad_enabled():
             logits, target, weight = ctx.saved_tensors
             grad = Gradient.apply(logits, grad_loss, target, weight, ctx.options)
@@ -63,17 +61,12 @@ class Loss(torch.autograd.Function):
         logits, target, weight = ctx.saved_tensors
         if ctx.in_place:
             ready = logits.detach()  # shares its version counter
-        grad = _call.gradient(_call.LOSS, logits, target, weight, ctx.options, grad_loss, out=ready)
+        grad = _compute.gradient(
+            Output.LOSS, logits, target, weight, ctx.options, grad_loss, out=ready
+        )
         if ctx.in_place:
             torch.autograd.graph.increment_version(logits)
         return grad, None, None, None, None
-
-
-def _batched(ctx: Any, grad_loss: Tensor) -> Tensor:
-    """The gradient for incoming gradients that a transform has batched."""
-    logits, target, weight = ctx.saved_tensors
-    options = ctx.options
-    return _plain.vjp(lambda a: _plain.loss(a, target, weight, options), logits)(grad_loss)[0]
 
 
 class Gradient(torch.autograd.Function):
@@ -90,18 +83,18 @@ class Gradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, grad_loss, target, weight)
         ctx.options = options
-        return _call.gradient(_call.LOSS, logits, target, weight, options, grad_loss)
+        return _compute.gradient(Output.LOSS, logits, target, weight, options, grad_loss)
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> Any:
         logits, grad_loss, target, weight = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_transformed(vector):
-            pair = _plain.product(logits, grad_loss, target, weight, ctx.options, vector)
+        if torch.is_grad_enabled() or _internals.is_batched(vector):
+            pair = _fallback.product(logits, grad_loss, target, weight, ctx.options, vector)
             return *pair, None, None, None
         by_logits = by_grad_loss = None
         if ctx.needs_input_grad[0]:
-            by_logits = _call.gradient(
-                _call.PRODUCT, logits, target, weight, ctx.options, grad_loss, vector
+            by_logits = _compute.gradient(
+                Output.PRODUCT, logits, target, weight, ctx.options, grad_loss, vector
             )
         if ctx.needs_input_grad[1]:
             by_grad_loss = along(vector, logits, target, weight, ctx.options)
@@ -112,13 +105,12 @@ def along(
     vector: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
 ) -> Tensor:
     """The change of the loss as the logits move along `vector`: of the loss's shape and dtype."""
-    dtype = _call.loss_dtype(logits)
-    wide = logits.to(dtype)
-    none = options.reduction == "none"
-    ones = _call.row_losses_like(logits).fill_(1) if none else logits.new_ones((), dtype=dtype)
-    grad = _call.gradient(_call.LOSS, wide, target, weight, options, ones)
+    wide = logits.to(_compute.loss_dtype(logits))
+    ones = _compute.loss_like(logits, options.reduction).fill_(1)
+    grad = _compute.gradient(Output.LOSS, wide, target, weight, options, ones)
     product = grad.mul_(vector)
-    return product.sum(_call.class_axis(logits)) if none else product.sum()
+    none = options.reduction == "none"
+    return product.sum(_compute.class_axis(logits)) if none else product.sum()
 
 
 class Scores(torch.autograd.Function):
@@ -131,15 +123,17 @@ class Scores(torch.autograd.Function):
         ctx.save_for_backward(logits, target)
         ctx.options = options
         ctx.set_materialize_grads(False)
-        result = _call.scores(logits, target, options)
+        result = _compute.scores(logits, target, options)
         ctx.mark_non_differentiable(result[3])
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         logits, target = ctx.saved_tensors
-        if torch.is_grad_enabled() or any(g is not None and is_transformed(g) for g in grads):
-            return _plain.scores_gradient(grads[:3], logits, target, ctx.options), None, None
+        if torch.is_grad_enabled() or any(
+            g is not None and _internals.is_batched(g) for g in grads
+        ):
+            return _fallback.scores_gradient(grads[:3], logits, target, ctx.options), None, None
         return scores_gradient(grads[:3], logits, target, ctx.options), None, None
 
 
@@ -150,9 +144,83 @@ def scores_gradient(
     grad_nll, grad_lse, grad_entropy = grads
     grad = None
     if grad_nll is not None:
-        options = options._replace(reduction="none")
-        grad = _call.gradient(_call.LOSS, logits, target, None, options, grad_nll)
+        grad = _compute.gradient(Output.LOSS, logits, target, None, options, grad_nll)
     if grad_lse is None and grad_entropy is None:
         return torch.zeros_like(logits) if grad is None else grad
-    beside = _plain.lse_and_entropy_gradient(grad_lse, grad_entropy, logits, options)
+    beside = _fallback.lse_and_entropy_gradient(grad_lse, grad_entropy, logits, options)
     return beside if grad is None else beside.add_(grad)
+
+
+# The linear form
+
+
+def made_in_forward(input: Tensor, options: Options) -> bool:
+    """Whether the gradients wait ready for backward."""
+    return options.reduction != "none" and input.dtype is not torch.float16
+
+
+class LinearLoss(torch.autograd.Function):
+    """loss = f(input, linear_weight, linear_bias) of (these, target, weight, options)."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *parts, target, weight, options = given
+        layer = Layer(*parts)
+        ctx.grads = _compute.NO_GRADS
+        if made_in_forward(layer.input, options) and not _internals.has_saved_tensor_hooks():
+            ctx.grads = layer.gradients(ctx.needs_input_grad[:3])
+        ctx.save_for_backward(*layer, target, weight)
+        ctx.options = options
+        return _compute.linear_loss(layer, target, weight, options, ctx.grads)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> Any:
+        *layer, target, weight = ctx.saved_tensors
+        wants = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or _internals.is_batched(grad_loss):
+            grads = _pulled(
+                lambda x, w, b: _fallback.linear_loss(x, w, b, target, weight, ctx.options),
+                Layer(*layer), wants, grad_loss,
+            )  # fmt: skip
+            return *grads, None, None, None
+        ready, ctx.grads = ctx.grads, _compute.NO_GRADS
+        if any(grad is not None for grad in ready):
+            factor = grad_loss.item()
+            for grad in ready:
+                if grad is not None and factor != 1.0:
+                    grad.mul_(factor)
+            return *ready, None, None, None
+        fresh = Layer(*layer).gradients(wants)
+        _compute.linear_loss(Layer(*layer), target, weight, ctx.options, fresh, grad_loss)
+        return *fresh, None, None, None
+
+
+def _pulled(function: Any, layer: Layer, wants: Wants, grads: Any) -> list[Tensor | None]:
+    """The gradients of a function of the layer, by the parts of it that want one."""
+    places = [k for k, wanted in enumerate(wants) if wanted]
+    found = dict(zip(places, _fallback.pulled(function, layer, places, grads), strict=True))
+    return [found.get(k) for k in range(3)]
+
+
+class LinearScores(torch.autograd.Function):
+    """nll, lse, entropy as functions of the layer, and argmax, of (its parts, target, options)."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *parts, target, options = given
+        ctx.save_for_backward(*parts, target)
+        ctx.options = options
+        result = _compute.linear_scores(Layer(*parts), target, options)
+        ctx.mark_non_differentiable(result[3])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        *layer, target = ctx.saved_tensors
+        found = _pulled(
+            lambda x, w, b: _fallback.linear_scores(x, w, b, target, ctx.options)[:3],
+            Layer(*layer),
+            ctx.needs_input_grad[:3],
+            grads[:3],
+        )
+        return *found, None, None

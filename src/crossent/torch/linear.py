@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.overrides import handle_torch_function, has_torch_function_variadic
+from torch.overrides import has_torch_function_variadic
 
 from crossent import _arguments as rules
-from crossent.torch import _call, _linear, _recomputed
-from crossent.torch import _checks as checks
-from crossent.torch import _linear_autograd as autograd
-from crossent.torch._call import Options
-from crossent.torch._checks import Path
-from crossent.torch._linear import Layer
-from crossent.torch.scores import TokenScores
+from crossent.options import IGNORE_INDEX, Options, Reduction, WhenEmpty
+from crossent.torch import _autograd, _compute, _fallback, _route
+from crossent.torch._compute import Layer
+from crossent.torch._route import Path
+from crossent.torch.loss import TokenScores
 
 Tensor = torch.Tensor
 
@@ -26,7 +24,7 @@ def linear_cross_entropy(
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     options: torch.nn.LinearCrossEntropyOptions | None = None,
@@ -34,7 +32,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     logit_scale: float | Tensor = 1.0,
     normalizer: float | Tensor | None = None,
-    when_empty: str = "nan",
+    when_empty: WhenEmpty = "nan",
 ) -> Tensor:
     """Softmax cross-entropy of a linear layer's logits, which are never held as a whole.
 
@@ -43,7 +41,7 @@ def linear_cross_entropy(
     through a matrix product and the core, within `crossent.get_working_memory()`; the gradients are
     made in the same pass for "mean" and "sum", in backward for "none". Derivatives of any order,
     `torch.func`, forward mode and gradients of target, `weight` or a tensor `logit_scale` run
-    block by block in plain torch operations; `torch.compile(fullgraph=True)` works.
+    block by block in ordinary torch operations; `torch.compile(fullgraph=True)` works.
 
     Args:
         input: (D) or (N, D): float64, float32, float16 or bfloat16.
@@ -75,32 +73,28 @@ def linear_cross_entropy(
 
     Source: as `crossent.linear_cross_entropy`.
     """
+    given = locals()
     tensors = (input, linear_weight, target, linear_bias, weight)
     if has_torch_function_variadic(*tensors):
-        return handle_torch_function(
-            linear_cross_entropy, tensors, input, linear_weight, target, linear_bias=linear_bias,
-            weight=weight, reduction=reduction, ignore_index=ignore_index,
-            label_smoothing=label_smoothing, options=options, z_loss=z_loss, softcap=softcap,
-            logit_scale=logit_scale, normalizer=normalizer, when_empty=when_empty,
-        )  # fmt: skip
+        return _route.overridden(linear_cross_entropy, tensors, given)
     layer, target, form, single = _prepared(input, linear_weight, linear_bias, target)
     if weight is not None:
-        checks.check_weight(weight, input, linear_weight.shape[0])
+        _route.check_weight(weight, input, linear_weight.shape[0])
+    if ignore_index is None:
+        given["ignore_index"] = IGNORE_INDEX
     compiling = torch.compiler.is_compiling()
-    divisor = None
-    if compiling and isinstance(normalizer, Tensor) and reduction == "mean":
-        divisor, normalizer, reduction = normalizer, None, "sum"
-    scale, factor = _scale(logit_scale, compiling)
-    given = (label_smoothing, z_loss, softcap, normalizer)
-    if not compiling:
-        names = ("label_smoothing", "z_loss", "softcap", "normalizer")
-        given = tuple(map(checks.number, given, names))
-    check = checks.check_options if compiling else checks.options
-    chosen = check(
-        form, -100 if ignore_index is None else ignore_index, reduction, *given[:3], factor,
-        given[3], when_empty,
-    )  # fmt: skip
-    loss = _loss(layer, target, weight, chosen, scale, compiling)
+    chosen, scale, divisor = _route.options_of(given, form, compiling)
+    path = _route.path_of(layer, target, weight, scale, compiling)
+    if path is Path.FALLBACK:
+        _route.check_values(target, layer.logits_shape, weight, chosen)
+        loss = _fallback.linear_loss(*layer, target, weight, chosen, scale)
+    elif path is Path.OPERATOR:
+        ready = _autograd.made_in_forward(layer.input, chosen) and torch.is_grad_enabled()
+        wants = _needs_grad(layer) if ready else [False] * 3
+        operator = torch.ops.crossent.linear_cross_entropy
+        loss = operator(*layer, target, weight, wants, *chosen)[0]
+    else:
+        loss = _eager_loss(layer, target, weight, chosen)
     if divisor is not None:
         loss = (loss / divisor).to(loss.dtype)
     return loss.squeeze(0) if single and reduction == "none" else loss
@@ -111,9 +105,9 @@ def _prepared(
 ) -> tuple[Layer, Tensor, int, bool]:
     """(layer and target with rows, what the target is, whether there was a single row)."""
     layer = _cast(Layer(input, linear_weight, linear_bias))
-    checks.check_layer(*layer)
+    _route.check_layer(*layer)
     shape = torch.Size((*input.shape[:-1], *linear_weight.shape[:-1]))
-    form = checks.form_of(layer.input, target, shape)
+    form = _route.form_of(layer.input, target, shape)
     single = input.dim() == 1
     if single:
         layer, target = layer._replace(input=layer.input.unsqueeze(0)), target.unsqueeze(0)
@@ -130,71 +124,22 @@ def _cast(layer: Layer) -> Layer:
     dtype = torch.get_autocast_dtype(device)
 
     def cast(tensor: Any) -> Any:
-        narrow = isinstance(tensor, Tensor) and tensor.dtype in checks.CAST_BY_AUTOCAST
+        narrow = isinstance(tensor, Tensor) and tensor.dtype in _route.CAST_BY_AUTOCAST
         return tensor.to(dtype) if narrow else tensor
 
-    return Layer(*map(cast, layer))
-
-
-def _scale(logit_scale: Any, compiling: bool) -> tuple[Tensor | None, Any]:
-    """(a logit_scale that may get a gradient, else None; the number that the core takes)."""
-    if not isinstance(logit_scale, Tensor):
-        return None, logit_scale
-    return (logit_scale.reshape(()), 1.0) if compiling else checks.learned_scale(logit_scale)
-
-
-def _path(
-    layer: Layer, target: Tensor, weight: Tensor | None, scale: Tensor | None, compiling: bool
-) -> Path:
-    if not compiling:
-        return checks.path_of(layer.input, target, weight, scale, layer[1:])
-    constants = not target.requires_grad and (weight is None or not weight.requires_grad)
-    on_core = scale is None and constants and layer.input.device.type == "cpu"
-    return Path.OPERATOR if on_core else Path.PLAIN
+    return layer.each(cast)
 
 
 def _needs_grad(layer: Layer) -> list[bool]:
     return [tensor is not None and tensor.requires_grad for tensor in layer]
 
 
-def _loss(
-    layer: Layer,
-    target: Tensor,
-    weight: Tensor | None,
-    options: Options,
-    scale: Tensor | None,
-    compiling: bool,
-) -> Tensor:
-    path = _path(layer, target, weight, scale, compiling)
-    if path is Path.PLAIN:
-        if not compiling:
-            _check_values(layer, target, weight, options)
-        return _recomputed.loss(*layer, target, weight, options, scale)
-    differentiates = torch.is_grad_enabled() and any(_needs_grad(layer))
-    if path is Path.OPERATOR:
-        ready = differentiates and autograd.made_in_forward(layer.input, options)
-        wants = [ready and needed for needed in _needs_grad(layer)]
-        operator = torch.ops.crossent.linear_cross_entropy
-        return operator(*layer, target, weight, wants, *options)[0]
-    weight = _call.class_weight(weight)
-    resolved = Layer(*(None if t is None else t.resolve_neg() for t in layer))  # type: ignore[arg-type]
-    target = target.resolve_neg()
-    if differentiates:
-        return autograd.LinearLoss.apply(*resolved, target, weight, options)
-    detached = Layer(*(None if t is None else t.detach() for t in resolved))  # type: ignore[arg-type]
-    return _linear.loss(detached, target, weight, options)
-
-
-def _check_values(layer: Layer, target: Tensor, weight: Tensor | None, options: Options) -> None:
-    """What can be seen of the values, before torch operations use them."""
-    shape = torch.Size(layer.logits_shape)
-    logits = torch.empty(shape, device="meta")
-    if weight is not None:
-        checks.check_weight_values(weight)
-    if target.dim() < len(shape):
-        checks.check_labels(target, logits, options.ignore_index)
-    if options.when_empty == "raise" and options.reduction == "mean" and not options.normalizer:
-        checks.check_divisor(target, logits, weight, options.ignore_index)
+def _eager_loss(layer: Layer, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+    weight = _compute.class_weight(weight)
+    layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
+    if torch.is_grad_enabled() and any(_needs_grad(layer)):
+        return _autograd.LinearLoss.apply(*layer, target, weight, options)
+    return _compute.linear_loss(layer.each(Tensor.detach), target, weight, options)
 
 
 def linear_token_scores(
@@ -210,7 +155,7 @@ def linear_token_scores(
     """nll, lse, entropy and argmax of every row of a linear layer's logits, without the logits.
 
     Same as `crossent.linear_token_scores`; differences: PyTorch's names and shapes, and autograd:
-    nll, lse and entropy are differentiable, block by block in plain torch operations.
+    nll, lse and entropy are differentiable, block by block in ordinary torch operations.
 
     Args:
         input, linear_weight, linear_bias: as for `linear_cross_entropy`.
@@ -232,38 +177,30 @@ def linear_token_scores(
 
     Source: as `crossent.token_scores`.
     """
+    given = locals()
     tensors = (input, linear_weight, target, linear_bias)
     if has_torch_function_variadic(*tensors):
-        return handle_torch_function(  # type: ignore[no-any-return]
-            linear_token_scores, tensors, input, linear_weight, target, linear_bias=linear_bias,
-            ignore_index=ignore_index, softcap=softcap, logit_scale=logit_scale,
-        )  # fmt: skip
+        return _route.overridden(linear_token_scores, tensors, given)
     layer, target, form, single = _prepared(input, linear_weight, linear_bias, target)
     if form != rules.INDICES:
         shape = layer.logits_shape
-        rules.raise_tensor_not_for_scores(target.shape, shape[:1] + shape[2:])
+        rules.raise_not_for_scores(target, shape[:1] + shape[2:], rules.TENSORS)
     compiling = torch.compiler.is_compiling()
-    scale, factor = _scale(logit_scale, compiling)
-    softcap = softcap if compiling else checks.number(softcap, "softcap")
-    check = checks.check_options if compiling else checks.options
-    options = check(form, ignore_index, "none", 0.0, 0.0, softcap, factor, None, "nan")
-    found = _scores(layer, target, options, scale, compiling)
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
+    path = _route.path_of(layer, target, None, scale, compiling)
+    if path is Path.FALLBACK:
+        _route.check_values(target, layer.logits_shape, None, options)
+        found = _fallback.linear_scores(*layer, target, options, scale)
+    elif path is Path.OPERATOR:
+        found = torch.ops.crossent.linear_token_scores(*layer, target, *options)
+    else:
+        found = _eager_scores(layer.each(Tensor.resolve_neg), target.resolve_neg(), options)
     return TokenScores(*(each.squeeze(0) for each in found) if single else found)
 
 
-def _scores(
-    layer: Layer, target: Tensor, options: Options, scale: Tensor | None, compiling: bool
-) -> tuple[Tensor, ...]:
-    path = _path(layer, target, None, scale, compiling)
-    if path is Path.PLAIN:
-        if not compiling:
-            _check_values(layer, target, None, options)
-        return _recomputed.scores(*layer, target, options, scale)
-    if path is Path.OPERATOR:
-        three = options.ignore_index, options.softcap, options.logit_scale
-        return torch.ops.crossent.linear_token_scores(*layer, target, *three)
-    resolved = Layer(*(None if t is None else t.resolve_neg() for t in layer))  # type: ignore[arg-type]
+def _eager_scores(
+    layer: Layer, target: Tensor, options: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
-        return autograd.LinearScores.apply(*resolved, target, options)
-    detached = Layer(*(None if t is None else t.detach() for t in resolved))  # type: ignore[arg-type]
-    return _linear.scores(detached, target, options)
+        return _autograd.LinearScores.apply(*layer, target, options)
+    return _compute.linear_scores(layer.each(Tensor.detach), target, options)

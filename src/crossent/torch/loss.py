@@ -1,15 +1,16 @@
-"""The loss as PyTorch's users call it."""
+"""The loss, and what an evaluation asks of every row, as PyTorch's users call them."""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import _reduction as legacy
-from torch.overrides import handle_torch_function, has_torch_function_variadic
+from typing import NamedTuple
 
-from crossent.torch import _autograd, _call, _plain
-from crossent.torch import _checks as checks
-from crossent.torch._call import Options
-from crossent.torch._checks import Path
+import torch
+from torch.overrides import has_torch_function_variadic
+
+from crossent import _arguments as rules
+from crossent.options import Options, Reduction, WhenEmpty
+from crossent.torch import _autograd, _compute, _fallback, _internals, _route
+from crossent.torch._route import Path
 
 Tensor = torch.Tensor
 
@@ -21,14 +22,14 @@ def cross_entropy(
     size_average: bool | None = None,
     ignore_index: int = -100,
     reduce: bool | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
     *,
     z_loss: float = 0.0,
     softcap: float | None = None,
     logit_scale: float | Tensor = 1.0,
     normalizer: float | Tensor | None = None,
-    when_empty: str = "nan",
+    when_empty: WhenEmpty = "nan",
     inplace_backward: bool = False,
 ) -> Tensor:
     """Softmax cross-entropy: PyTorch's `cross_entropy`, exact and fast, with more options.
@@ -38,13 +39,13 @@ def cross_entropy(
     the value and the gradient have the bits of the NumPy front-end. Derivatives of any order, by
     `input`, by target distributions, by `weight` and by a tensor `logit_scale`; `torch.func`,
     forward mode and `torch.compile(fullgraph=True)` work. Tensors on other devices, and all
-    derivatives but the first two by `input`, take a slower path in plain torch operations.
+    derivatives but the first two by `input`, take a slower path in ordinary torch operations.
 
     Args:
         input: logits, (C), (N, C) or (N, C, d1, ...): float64, float32, float16 or bfloat16.
         target: class indices of any integer dtype, (), (N) or (N, d1, ...); or distributions of
             any real dtype and the input's shape.
-        weight: (C) class weights, finite and >= 0; None: all 1.
+        weight: (C) class weights, finite; None: all 1.
         size_average, reduce: PyTorch's deprecated spellings of reduction.
         ignore_index, reduction, label_smoothing: as in PyTorch.
         z_loss, softcap, normalizer, when_empty: as for `crossent.cross_entropy`.
@@ -73,83 +74,101 @@ def cross_entropy(
 
     Source: as `crossent.cross_entropy`.
     """
+    given = locals()
     if has_torch_function_variadic(input, target, weight):
-        return handle_torch_function(
-            cross_entropy, (input, target, weight), input, target, weight, size_average,
-            ignore_index, reduce, reduction, label_smoothing, z_loss=z_loss, softcap=softcap,
-            logit_scale=logit_scale, normalizer=normalizer, when_empty=when_empty,
-            inplace_backward=inplace_backward,
-        )  # fmt: skip
+        return _route.overridden(cross_entropy, (input, target, weight), given)
     if size_average is not None or reduce is not None:
-        reduction = legacy.legacy_get_string(size_average, reduce)
-    form = checks.form_of(input, target)
+        given["reduction"] = _internals.reduction_of(size_average, reduce)
+    form = _route.form_of(input, target)
     if weight is not None:
-        checks.check_weight(weight, input, input.shape[_call.class_axis(input)])
-    for value in (label_smoothing, z_loss, softcap):
-        if isinstance(value, Tensor):
-            label_smoothing = checks.number(label_smoothing, "label_smoothing")
-            z_loss, softcap = checks.number(z_loss, "z_loss"), checks.number(softcap, "softcap")
-    if torch.compiler.is_compiling():
-        divisor = None
-        if isinstance(normalizer, Tensor) and reduction == "mean":
-            divisor, normalizer, reduction = normalizer, None, "sum"
-        scale = logit_scale if isinstance(logit_scale, Tensor) else None
-        options = checks.check_options(
-            form, ignore_index, reduction, label_smoothing, z_loss, softcap,
-            1.0 if scale is not None else logit_scale, normalizer, when_empty,
-        )  # fmt: skip
-        loss = _traced(input, target, weight, options, scale)
-        return loss if divisor is None else (loss / divisor).to(loss.dtype)
-    scale = None
-    if isinstance(logit_scale, Tensor):
-        scale, logit_scale = checks.learned_scale(logit_scale)
-    if isinstance(normalizer, Tensor):
-        normalizer = checks.number(normalizer, "normalizer")
-    options = checks.options(
-        form, ignore_index, reduction, label_smoothing, z_loss, softcap, logit_scale, normalizer,
-        when_empty,
-    )  # fmt: skip
-    path = checks.path_of(input, target, weight, scale)
+        _route.check_weight(weight, input, input.shape[_compute.class_axis(input)])
+    compiling = torch.compiler.is_compiling()
+    options, scale, divisor = _route.options_of(given, form, compiling)
+    path = _route.path_of((input,), target, weight, scale, compiling)
     if path is Path.EAGER:
         return _eager(input, target, weight, options, inplace_backward)
     if path is Path.OPERATOR:
-        return torch.ops.crossent.cross_entropy(input, target, weight, *options)
-    return _in_torch(input, target, weight, options, scale)
+        loss = torch.ops.crossent.cross_entropy(input, target, weight, *options)
+    else:
+        _route.check_values(target, input.shape, weight, options)
+        loss = _fallback.loss(input, target, weight, options, scale)
+    return loss if divisor is None else (loss / divisor).to(loss.dtype)
 
 
 def _eager(
     input: Tensor, target: Tensor, weight: Tensor | None, options: Options, in_place: bool
 ) -> Tensor:
     if weight is not None:
-        weight = _call.class_weight(weight)
+        weight = _compute.class_weight(weight)
     if input.is_neg() or target.is_neg():
         input, target = input.resolve_neg(), target.resolve_neg()
     if input.requires_grad and torch.is_grad_enabled():
         if in_place:
-            checks.check_in_place(input)
+            _route.check_in_place(input)
         return _autograd.Loss.apply(input, target, weight, options, in_place)
-    return _call.loss(input, target, weight, options)
+    return _compute.loss(input, target, weight, options)
 
 
-def _in_torch(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, scale: Tensor | None
-) -> Tensor:
-    """In torch operations, once what values can be seen are checked."""
-    if weight is not None:
-        checks.check_weight_values(weight)
-    if target.dim() < input.dim():
-        checks.check_labels(target, input, options.ignore_index)
-    loss = _plain.loss(input, target, weight, options, scale)
-    if options.when_empty == "raise" and options.reduction == "mean" and not options.normalizer:
-        checks.check_divisor(target, input, weight, options.ignore_index)
-    return loss
+class TokenScores(NamedTuple):
+    """What one pass says of every row: tensors of the target's shape."""
+
+    nll: Tensor
+    """lse - u_t of the target t: its negative log-probability; 0 where the row is ignored."""
+    lse: Tensor
+    """log sum_k exp u_k."""
+    entropy: Tensor
+    """-sum_k p_k log p_k, in nats."""
+    argmax: Tensor
+    """The most probable class, int64; of several, the first."""
 
 
-def _traced(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, scale: Tensor | None
-) -> Tensor:
-    """For the compiler: no value is looked at, and nothing depends on the state of autograd."""
-    constants = not target.requires_grad and (weight is None or not weight.requires_grad)
-    if scale is None and constants and input.device.type == "cpu":
-        return torch.ops.crossent.cross_entropy(input, target, weight, *options)
-    return _plain.loss(input, target, weight, options, scale)
+def token_scores(
+    input: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+) -> TokenScores:
+    """nll, lse, entropy and argmax of every row, from one pass over the logits.
+
+    Same as `crossent.token_scores`; differences: PyTorch's names, classes on dim 1 (dim 0 of a
+    single row), and autograd: nll, lse and entropy are differentiable. The gradient of nll alone
+    is as fast as the loss's; those of lse and entropy take ordinary torch operations.
+
+    Args:
+        input, target, ignore_index, softcap, logit_scale: as for `cross_entropy`.
+
+    Returns:
+        TokenScores(nll, lse, entropy, argmax), each of the target's shape.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `cross_entropy`.
+
+    Example:
+        >>> import torch, crossent.torch
+        >>> scores = crossent.torch.token_scores(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([1]))
+        >>> print("%.3f %.3f %.3f" % (scores.nll, scores.lse, scores.entropy), scores.argmax.item())
+        1.417 2.417 0.847 0
+
+    Source: as `crossent.token_scores`.
+    """
+    given = locals()
+    if has_torch_function_variadic(input, target):
+        return _route.overridden(token_scores, (input, target), given)
+    form = _route.form_of(input, target)
+    if form != rules.INDICES:
+        rows = rules.row_shape(input, _compute.class_axis(input))
+        rules.raise_not_for_scores(target, rows, rules.TENSORS)
+    compiling = torch.compiler.is_compiling()
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
+    path = _route.path_of((input,), target, None, scale, compiling)
+    if path is Path.FALLBACK:
+        _route.check_values(target, input.shape, None, options)
+        return TokenScores(*_fallback.scores(input, target, options, scale))
+    if path is Path.OPERATOR:
+        return TokenScores(*torch.ops.crossent.token_scores(input, target, *options))
+    input = input.resolve_neg()
+    if input.requires_grad and torch.is_grad_enabled():
+        return TokenScores(*_autograd.Scores.apply(input, target, options))
+    return TokenScores(*_compute.scores(input, target, options))

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from crossent.options import Options, Reduction, WhenEmpty
 from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.loss import cross_entropy
 
 Tensor = torch.Tensor
+
+
+def _arguments_of(module: type[torch.nn.Module], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given arguments that PyTorch's own module takes."""
+    return {name: given[name] for name in inspect.signature(module).parameters}
+
+
+def _keep_options(module: torch.nn.Module, given: Mapping[str, Any]) -> None:
+    """The options that PyTorch's own module has not kept become attributes."""
+    for name in Options._fields:
+        if not hasattr(module, name):
+            setattr(module, name, given[name])
+
+
+def _options_of(module: torch.nn.Module) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in Options._fields}
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
@@ -34,22 +53,19 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         size_average: bool | None = None,
         ignore_index: int = -100,
         reduce: bool | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
         *,
         z_loss: float = 0.0,
         softcap: float | None = None,
         logit_scale: float | Tensor = 1.0,
         normalizer: float | Tensor | None = None,
-        when_empty: str = "nan",
+        when_empty: WhenEmpty = "nan",
         inplace_backward: bool = False,
     ) -> None:
-        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-        self.z_loss = z_loss
-        self.softcap = softcap
-        self.logit_scale = logit_scale
-        self.normalizer = normalizer
-        self.when_empty = when_empty
+        given = locals()
+        super().__init__(**_arguments_of(torch.nn.CrossEntropyLoss, given))
+        _keep_options(self, given)
         self.inplace_backward = inplace_backward
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -58,15 +74,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             input,
             target,
             self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-            z_loss=self.z_loss,
-            softcap=self.softcap,
-            logit_scale=self.logit_scale,
-            normalizer=self.normalizer,
-            when_empty=self.when_empty,
             inplace_backward=self.inplace_backward,
+            **_options_of(self),
         )
 
 
@@ -94,9 +103,9 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         *,
         out_features: tuple[int, ...] = (),
         bias: bool = False,
-        device: Any = None,
+        device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
@@ -105,26 +114,11 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         softcap: float | None = None,
         logit_scale: float | Tensor = 1.0,
         normalizer: float | Tensor | None = None,
-        when_empty: str = "nan",
+        when_empty: WhenEmpty = "nan",
     ) -> None:
-        super().__init__(
-            in_features,
-            num_classes,
-            out_features=out_features,
-            bias=bias,
-            device=device,
-            dtype=dtype,
-            reduction=reduction,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            options=options,
-        )
-        self.z_loss = z_loss
-        self.softcap = softcap
-        self.logit_scale = logit_scale
-        self.normalizer = normalizer
-        self.when_empty = when_empty
+        given = locals()
+        super().__init__(**_arguments_of(torch.nn.LinearCrossEntropyLoss, given))
+        _keep_options(self, given)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of the layer's logits of `input` against `target`."""
@@ -136,13 +130,6 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
             target,
             linear_bias=None if bias is None else bias.reshape(extents),
             weight=self.weight,
-            reduction=self.reduction,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
             options=self.options,
-            z_loss=self.z_loss,
-            softcap=self.softcap,
-            logit_scale=self.logit_scale,
-            normalizer=self.normalizer,
-            when_empty=self.when_empty,
+            **_options_of(self),
         )
