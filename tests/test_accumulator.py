@@ -242,6 +242,16 @@ def test_blocks_with_and_without_weights_or_another_model_may_alternate() -> Non
     assert mixed.result().comparison is not None
 
 
+def test_rows_without_weights_have_weight_1_among_others() -> None:
+    logits, targets = outputs(90)
+    weight = np.where(np.arange(90) < 60, 1.0, np.arange(90) % 3)
+    mixed, whole = EvaluationAccumulator(C), EvaluationAccumulator(C)
+    mixed.update(logits[:60], targets[:60])
+    mixed.update(logits[60:], targets[60:], row_weight=weight[60:])
+    whole.update(logits, targets, row_weight=weight)
+    assert document(mixed.result()) == document(whole.result())
+
+
 def test_a_mask_and_ignored_targets_leave_the_same_rows_out() -> None:
     logits, targets = outputs(300)
     mask = np.arange(300) % 5 > 0

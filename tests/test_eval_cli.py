@@ -450,10 +450,10 @@ def test_targets_among_the_logits_are_noticed(folder, capsys) -> None:
 
 
 def test_no_memory_is_one_line(folder, capsys, monkeypatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
         raise MemoryError("Unable to allocate 3 GiB")
 
-    monkeypatch.setattr(evaluator, "scan", fail)
+    monkeypatch.setattr(evaluator, "plan_passes", fail)
     assert run("logits.npy", "targets.npy") == 1
     assert capsys.readouterr().err == (
         "crossent: out of memory; hold less with --memory, or free some\n"

@@ -267,15 +267,15 @@ def test_a_run_that_is_killed_where_files_need_names_harms_no_target(
 def test_a_file_that_changes_between_the_passes_is_noticed(
     paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = evaluator.scan
+    real = evaluator.write_outputs
 
-    def scan(*arguments):
-        real(*arguments)
+    def write_later(*arguments):
         targets = np.load(paths["targets"])
         np.save(paths["targets"], targets[::-1].copy())
         os.utime(paths["targets"], ns=(0, 0))
+        real(*arguments)
 
-    monkeypatch.setattr(evaluator, "scan", scan)
+    monkeypatch.setattr(evaluator, "write_outputs", write_later)
     with pytest.raises(BadFile, match=r"targets\.npy: changed while it was read"):
         crossent.evaluate(paths["logits"], paths["targets"], grad=paths["grad"])
     assert os.listdir(paths["grad"].parent) == []

@@ -105,7 +105,7 @@ def test_a_damaged_file_is_read_as_what_it_says_or_refused(suffix: str) -> None:
         except BadFile:
             pass
         finally:
-            part.numbers.close()
+            part.close()
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -196,7 +196,7 @@ def test_any_python_for_a_header_is_read_or_refused(fields: dict) -> None:
         except BadFile:
             return
         assert part.nbytes == 64
-        part.numbers.close()
+        part.close()
 
 
 def test_a_bomb_in_an_archive_is_not_unpacked() -> None:

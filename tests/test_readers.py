@@ -41,7 +41,7 @@ def save_safetensors(path: Path, **arrays: np.ndarray) -> None:
 def read_all(part: ArrayFile) -> np.ndarray:
     out = np.empty(int(np.prod(part.shape)), part.dtype)
     part.read_into(out, 0)
-    part.numbers.close()
+    part.close()
     return out.reshape(part.shape, order="F" if part.is_fortran else "C")
 
 

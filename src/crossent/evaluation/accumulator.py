@@ -9,16 +9,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.result import EvaluationResult, build_result
-from crossent.evaluation.rows import Block, HardRow, RowScores, Workspace, loss_options, widened
+from crossent.evaluation.rows import Array, Block, RowScores, Workspace, loss_options, widened
 from crossent.evaluation.scorer import RowScorer
 from crossent.evaluation.tallies import Rows, RowSums
-
-Array = NDArray[Any]
 
 HARDEST = 10
 FOLD = 1 << 15  # rows that are gathered before they are added: a call on few rows costs more
@@ -76,9 +74,6 @@ class EvaluationAccumulator:
             arguments.class_weight(self.options.weight, classes)
         self.skip_bad, self.hardest_count = skip_bad, hardest
         self.next_row = first_row
-        self.first_bad_row: int | None = None
-        self.hardest: list[HardRow] = []
-        self.like_logprobs = self.like_probs = True
         self._sums = RowSums(classes, is_plain=self.options.is_plain)
         self._scorer = RowScorer(classes, self.options, skip_bad=skip_bad, hardest=hardest)
         self._waiting: list[Rows] = []
@@ -95,7 +90,8 @@ class EvaluationAccumulator:
         """The loss below which a row is not among the hardest."""
         if not self.hardest_count:
             return math.inf
-        return self.hardest[-1].loss if len(self.hardest) == self.hardest_count else -math.inf
+        hardest = self._sums.found.hardest
+        return hardest[-1].loss if len(hardest) == self.hardest_count else -math.inf
 
     def update(
         self,
@@ -125,11 +121,7 @@ class EvaluationAccumulator:
         weight = None if row_weight is None else np.asarray(row_weight)
         if weight is not None and weight.shape != (len(array),):
             raise ValueError(f"row_weight has shape {weight.shape}; it must have ({len(array)},)")
-        block = Block(
-            self.next_row, without_bfloat16(array), array.dtype.name, without_bfloat16(target),
-            weight, None if other is None else without_bfloat16(other),
-        )  # fmt: skip
-        self.add(self.score(block, Workspace()), len(array))
+        self._add_block(logits=array, targets=target, row_weight=weight, other=other)
 
     def _matrix(self, logits: ArrayLike, name: str) -> Array:
         array = arguments.logits_array(logits, name)
@@ -141,26 +133,26 @@ class EvaluationAccumulator:
 
     def update_logprobs(self, logprobs: ArrayLike, *, row_weight: ArrayLike | None = None) -> None:
         """Adds rows of which only the natural log-probability of the truth is known, (N,)."""
-        array = np.asarray(logprobs)
         weight = None if row_weight is None else np.asarray(row_weight)
-        block = Block(self.next_row, without_bfloat16(array), array.dtype.name, None, weight)
-        self.add(self.score(block, Workspace()), len(array))
+        self._add_block(logits=np.asarray(logprobs), row_weight=weight)
+
+    def _add_block(self, *, logits: Array, **others: Array | None) -> None:
+        given = {name: without_bfloat16(one) for name, one in others.items() if one is not None}
+        type_name = logits.dtype.name
+        block = Block(self.next_row, type_name, without_bfloat16(logits), **given)
+        self.add(self.score(block, Workspace()), len(logits))
 
     def score(self, block: Block, workspace: Workspace) -> RowScores:
         """The scores of a block, for ``add``. Changes nothing: any thread may call it."""
-        look = self.like_logprobs or self.like_probs
+        look = not (self._sums.found.not_logprobs and self._sums.found.not_probs)
         with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are data
             return self._scorer.score(block, workspace, self.floor, look=look)
 
     def add(self, scores: RowScores, rows: int) -> None:
         """Adds the scores of the next ``rows`` rows."""
         self.next_row += rows
-        self._sums.count(scores)
-        if self.first_bad_row is None:
-            self.first_bad_row = scores.first_bad_row
-        self.like_logprobs &= scores.like_logprobs
-        self.like_probs &= scores.like_probs
-        self._keep_hardest(scores.hardest)
+        self._sums.found.merge(scores.found)
+        del self._sums.found.hardest[self.hardest_count :]
         if self._waiting and self._waiting[0].keys() != scores.of_rows.keys():
             self._fold()
         if len(scores.of_rows["nll"]):
@@ -179,11 +171,6 @@ class EvaluationAccumulator:
             self._waiting, self._rows_waiting = [], 0
             self._sums.add(joined)
 
-    def _keep_hardest(self, found: list[HardRow]) -> None:
-        if found:
-            self.hardest = sorted([*self.hardest, *found], key=lambda row: row.sort_key)
-            del self.hardest[self.hardest_count :]
-
     def merge(self, other: EvaluationAccumulator) -> None:
         """Adds the rows of another accumulator, made with the same options.
 
@@ -193,12 +180,8 @@ class EvaluationAccumulator:
         if self.classes != other.classes or self.options.as_dict() != other.options.as_dict():
             raise BadOption("accumulators of different classes or options cannot be merged")
         self.sums.merge(other.sums)
-        firsts = [row for row in (self.first_bad_row, other.first_bad_row) if row is not None]
-        self.first_bad_row = min(firsts, default=None)
+        del self._sums.found.hardest[self.hardest_count :]
         self.next_row = max(self.next_row, other.next_row)
-        self.like_logprobs &= other.like_logprobs
-        self.like_probs &= other.like_probs
-        self._keep_hardest(other.hardest)
 
     def result(self) -> EvaluationResult:
         """Every figure of the rows so far; more may follow.
@@ -206,17 +189,15 @@ class EvaluationAccumulator:
         Raises:
             ValueError: no row counts, and ``when_empty`` is "raise".
         """
-        return build_result(
-            self.sums, self.options, list(self.hardest), self.first_bad_row, self._warnings()
-        )
+        return build_result(self.sums, self.options, self._warnings())
 
     def _warnings(self) -> tuple[str, ...]:
         """What the data look like, where that is not what they were given as."""
         if self.classes is None or self.classes < 2 or self.sums.nll.rows < 5:
             return ()
-        if self.like_probs:
+        if not self.sums.found.not_probs:
             return (LOOKS_LIKE_PROBS,)
-        return (LOOKS_LIKE_LOGPROBS,) if self.like_logprobs else ()
+        return () if self.sums.found.not_logprobs else (LOOKS_LIKE_LOGPROBS,)
 
 
 def without_bfloat16(array: Array) -> Array:

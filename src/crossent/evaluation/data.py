@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent import options
 from crossent.evaluation.errors import BadFile, BadOption, BadRow, Source
-from crossent.evaluation.readers.array_file import ArrayFile, in_memory
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
 from crossent.evaluation.readers.opening import open_arrays
 from crossent.evaluation.readers.table import Table, joined_shape
-from crossent.evaluation.rows import Block, Workspace, widened
-
-Array = NDArray[Any]
+from crossent.evaluation.rows import Array, Block, Workspace, widened
 
 LOGITS_NAMES = ("logits", "scores", "outputs")
 TARGETS_NAMES = ("targets", "labels", "target", "label", "y")
@@ -37,30 +33,22 @@ class Data:
     other: Table | None
 
     @property
-    def tables(self) -> list[Table]:
-        """Those that there are."""
-        found = (self.logits, self.targets, self.row_weight, self.other)
-        return [table for table in found if table is not None]
+    def tables(self) -> dict[str, Table]:
+        """Those that there are, by name."""
+        return {name: table for name, table in vars(self).items() if table is not None}
 
     @property
     def row_bytes(self) -> int:
         """What is read for a row."""
-        return sum(table.row_bytes for table in self.tables)
+        return sum(table.row_bytes for table in self.tables.values())
 
     def read(self, start: int, stop: int, workspace: Workspace) -> Block:
         """Rows start .. stop, in the workspace's memory."""
-        return Block(
-            start,
-            rows_of(self.logits, start, stop, workspace, "logits"),
-            self.logits.type_name,
-            *(
-                None if table is None else rows_of(table, start, stop, workspace, name)
-                for table, name in (
-                    (self.targets, "targets"), (self.row_weight, "row weight"),
-                    (self.other, "other"),
-                )
-            ),
-        )  # fmt: skip
+        rows = {
+            name: rows_of(table, start, stop, workspace, name)
+            for name, table in self.tables.items()
+        }
+        return Block(start, self.logits.type_name, **rows)
 
     def locate(self, error: BadRow) -> BadRow:
         """The error with the file that holds the row, and what to do."""
@@ -81,10 +69,11 @@ class Data:
         message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
         return BadRow(error.row, error.reason, error.source, message)
 
-    def check_unchanged(self) -> None:
-        """Raises BadFile where a file is no longer what it was."""
-        for table in self.tables:
-            table.check_unchanged()
+    @property
+    def files(self) -> list[PlainFile]:
+        """Those that are read."""
+        parts = [part for table in self.tables.values() for part in table.parts]
+        return [part.file for part in parts if part.file is not None]
 
 
 def rows_of(table: Table, start: int, stop: int, workspace: Workspace, name: str) -> Array:
@@ -106,29 +95,19 @@ def opened(
     with ExitStack() as files:
 
         def arrays(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
-            found = [] if given is None else arrays_of(given, names)
+            found = [] if given is None else open_arrays(given, names)
             for array in found:
-                files.callback(array.numbers.close)
+                files.callback(array.close)
             return found
 
-        if logprobs is not None:
-            main = arrays(logprobs, LOGPROBS_NAMES)
-            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGPROBS_NAMES)
-            yield fitted_logprobs(main, weights, others)
-        else:
-            main, of_targets = arrays(logits, LOGITS_NAMES), arrays(targets, TARGETS_NAMES)
-            weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, LOGITS_NAMES)
+        names = LOGITS_NAMES if logprobs is None else LOGPROBS_NAMES
+        main = arrays(logits if logprobs is None else logprobs, names)
+        of_targets = arrays(targets, TARGETS_NAMES)
+        weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, names)
+        if logprobs is None:
             yield fitted(main, of_targets, weights, others, axis=axis, ignore_index=ignore_index)
-
-
-def arrays_of(given: Any, names: tuple[str, ...]) -> list[ArrayFile]:
-    """Arrays on disk for paths, and for anything else an array in memory."""
-    is_path = isinstance(given, str | os.PathLike)
-    if is_path or (
-        isinstance(given, Sequence) and len(given) and isinstance(given[0], str | os.PathLike)
-    ):
-        return open_arrays(given, names)
-    return [in_memory(np.asarray(given), names[0])]
+        else:
+            yield fitted_logprobs(main, weights, others)
 
 
 def stand_in(parts: Sequence[ArrayFile], shape: tuple[int, ...]) -> Array:
@@ -192,7 +171,7 @@ def fitted_logprobs(
 def check_floating(parts: list[ArrayFile], what: str) -> None:
     """Raises BadFile for the first file that does not hold floating-point numbers."""
     for part in parts:
-        if not part.is_floating:
+        if part.dtype.kind != "f" and not part.is_bfloat16:
             raise BadFile(f"{part.name}: holds {part.type_name}; {what} are floats")
 
 

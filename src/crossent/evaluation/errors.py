@@ -32,3 +32,15 @@ class BadRow(ValueError):
 
 class BadOption(ValueError):
     """Options that do not fit one another or the data."""
+
+
+def check_held(name: str, promised: int, held: int, said: str) -> None:
+    """Raises BadFile where a header promises another number of bytes than there are."""
+    if promised != held:
+        verb = "is truncated" if held < promised else "has bytes that no header explains"
+        raise damaged(name, f"{verb}: its header promises {said} and {held:,} are there")
+
+
+def damaged(name: str, what: str = "its header cannot be read") -> BadFile:
+    """The error for a file that cannot be what was saved."""
+    return BadFile(f"{name}: {what}; save or copy it again")

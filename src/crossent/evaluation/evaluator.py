@@ -14,14 +14,14 @@ from crossent import options
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
 from crossent.evaluation.data import Data, opened
 from crossent.evaluation.errors import BadOption, BadRow
-from crossent.evaluation.outputs import check_outputs, outputs_of, reserved, write_outputs
+from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.result import EvaluationResult
+from crossent.evaluation.rows import OF_LOGITS
 from crossent.evaluation.temperature import fit_temperature
 from crossent.options import Reduction, WhenEmpty
 
 MEMORY = 256 << 20
-OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
 
 
 def evaluate(
@@ -155,29 +155,21 @@ def evaluated(
     """All passes over opened data, and the result."""
     data = passes.data
     try:
-        outputs = outputs_of(data, grad, losses)
-        with reserved(outputs) as files:
-            scan(passes, sums)
+        with reserved(data, grad, losses) as outputs:
+            passes.run("evaluating", sums.score, sums.add)
             result = sums.result()
             if temperature:
                 result = replace(result, temperature=fit_temperature(passes, sums))
-            write_outputs(passes, sums, outputs, files)
+            write_outputs(passes, sums, outputs)
     except BadRow as error:
         raise data.locate(error) from None
     return replace(result, files=names_of_files(data))
 
 
-def scan(passes: Passes, sums: EvaluationAccumulator) -> None:
-    """The pass that finds every figure."""
-    passes.run("evaluating", sums.score, sums.add)
-
-
 def names_of_files(data: Data) -> dict[str, list[str]]:
     """The files that were read, by what they hold."""
+    called = {"logits": "logits" if data.targets else "logprobs", "other": "compare"}
     return {
-        name: table.names
-        for name, table in (
-            ("logits" if data.targets else "logprobs", data.logits), ("targets", data.targets),
-            ("row_weight", data.row_weight), ("compare", data.other),
-        ) if table is not None
-    }  # fmt: skip
+        called.get(name, name): [part.name for part in table.parts]
+        for name, table in data.tables.items()
+    }

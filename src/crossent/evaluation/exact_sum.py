@@ -45,7 +45,7 @@ class ExactSum(Sums):
     integers is exact, and exact addition is associative: neither the order, nor the split into
     blocks, nor the merging of parts can show in the result.
 
-    Infinities and nan are counted and come back in ``value``.
+    Infinities and nan are added apart and come back in ``value``.
 
     >>> total = ExactSum()
     >>> total.add(np.array([1e100, 1.0, -1e100]))
@@ -55,30 +55,33 @@ class ExactSum(Sums):
 
     def __init__(self, groups: int = 1) -> None:
         self.groups = groups
+        self.infinities = 0  # how many of the numbers were +inf
         self._limbs: dict[int, NDArray[np.int64]] = {}
-        self._special = np.zeros((3, groups), np.int64)  # how many -inf, +inf, nan
+        self._not_finite = np.zeros(groups)  # the sum of infinities and nan; 0 where there is none
 
     def add(self, numbers: Array, group_of: Array | None = None) -> None:
-        """Adds each number to its group's sum; ``group_of`` None: there is one group."""
-        for start in range(0, len(numbers), CHUNK):
-            piece = slice(start, start + CHUNK)
-            groups = None if group_of is None else group_of[piece]
-            self._add_piece(np.asarray(numbers[piece], np.float64), groups)
+        """Adds each number to its group's sum; true and false count as 1 and 0.
 
-    def add_rows(self, rows: Array) -> None:
-        """Adds (n, G) numbers, each column to its group's sum."""
-        step = max(1, CHUNK // (2 * self.groups))
-        columns = np.arange(self.groups)
-        for start in range(0, len(rows), step):
-            piece = np.asarray(rows[start : start + step], np.float64)
-            self._add_piece(piece.ravel(), np.tile(columns, len(piece)))
+        Args:
+            numbers: (n,); or (n, G), whose columns are the groups.
+            group_of: (n,), the group of each number; None: there is one, or there are columns.
+        """
+        step = max(1, CHUNK // self.groups) if numbers.ndim == 2 else CHUNK
+        for start in range(0, len(numbers), step):
+            piece = slice(start, start + step)
+            groups = None if group_of is None else group_of[piece]
+            if numbers.dtype == np.bool_:  # ones: 2^30 units of limb 0 each
+                self._carry(0, self._per_group(numbers[piece], groups) << -LOWEST)
+            else:
+                self._add_piece(np.asarray(numbers[piece], np.float64), groups)
 
     def _add_piece(self, numbers: Array, group_of: Array | None) -> None:
         finite = np.isfinite(numbers)
         if not finite.all():
-            for counts, special in zip(self._special, (-np.inf, np.inf, np.nan), strict=True):
-                found = np.isnan(numbers) if np.isnan(special) else numbers == special
-                counts += self._per_group(found.astype(np.float64), group_of)
+            self.infinities += int(np.count_nonzero(numbers == np.inf))
+            others = np.where(finite, 0.0, numbers)
+            with np.errstate(invalid="ignore"):  # inf - inf is nan
+                self._not_finite += self._float_per_group(others, group_of)
             numbers = np.where(finite, numbers, 0.0)
         largest = float(np.max(np.abs(numbers), initial=0.0))
         if largest == 0.0:
@@ -98,15 +101,17 @@ class ExactSum(Sums):
 
     def _per_group(self, count: Array, group_of: Array | None) -> NDArray[np.int64]:
         """Whole numbers below 2^53 in all: a float64 adds them without rounding, in any order."""
+        return self._float_per_group(count, group_of).astype(np.int64)
+
+    def _float_per_group(self, numbers: Array, group_of: Array | None) -> Array:
         if group_of is None:
-            return np.array([count.sum()]).astype(np.int64)
-        return np.bincount(group_of, weights=count, minlength=self.groups).astype(np.int64)
+            return np.atleast_1d(numbers.sum(axis=0))
+        return np.bincount(group_of, weights=numbers, minlength=self.groups)
 
     def _carry(self, level: int, amount: NDArray[np.int64]) -> None:
         """Adds to a limb and moves what exceeds 36 bits up, so that no limb can overflow."""
         while amount.any():
-            limb = self._limbs.get(level)
-            amount = amount if limb is None else limb + amount
+            amount = amount + self._limbs.get(level, 0)
             carry = (amount + (1 << (WIDTH - 1))) >> WIDTH  # leaves -2^35 .. 2^35 - 1
             self._limbs[level] = amount - (carry << WIDTH)
             level, amount = level + 1, carry
@@ -115,43 +120,32 @@ class ExactSum(Sums):
         """Adds the other's sums to these."""
         for level in sorted(other._limbs):
             self._carry(level, other._limbs[level])
-        self._special += other._special
+        self.infinities += other.infinities
+        with np.errstate(invalid="ignore"):
+            self._not_finite += other._not_finite
 
-    def infinities(self) -> int:
-        """How many of the numbers were +inf."""
-        return int(self._special[1].sum())
-
-    def _integers(self, groups: slice) -> tuple[list[int], Fraction]:
-        """The sums of finite numbers of some groups, as integers, and the unit that they count."""
-        totals = [0] * len(range(self.groups)[groups])
+    def _ratios(self) -> list[tuple[int, int]]:
+        """The sums of finite numbers as numerators and denominators."""
         lowest = min(self._limbs, default=0)
-        for level in range(max(self._limbs, default=-1), lowest - 1, -1):
-            limb = self._limbs.get(level)
-            counts = [0] * len(totals) if limb is None else limb[groups].tolist()
-            totals = [(total << WIDTH) + n for total, n in zip(totals, counts, strict=True)]
-        return totals, Fraction(2) ** (WIDTH * lowest + LOWEST)
+        totals = np.zeros(self.groups, object)  # Python's integers, of any size
+        for level, limb in self._limbs.items():
+            totals += limb.astype(object) << (WIDTH * (level - lowest))
+        over, under = (Fraction(2) ** (WIDTH * lowest + LOWEST)).as_integer_ratio()
+        return [(total * over, under) for total in totals]
 
-    def fraction(self, group: int = 0) -> Fraction:
-        """A group's sum of finite numbers."""
-        (total,), unit = self._integers(slice(group, group + 1))
-        return total * unit
+    def fraction(self) -> Fraction:
+        """The sum of finite numbers, where there is one group."""
+        (ratio,) = self._ratios()
+        return Fraction(*ratio)
 
-    def value(self, group: int = 0) -> float:
-        """A group's sum, rounded once."""
-        below, above, nans = self._special[:, group].tolist()
-        if nans or (below and above):
-            return math.nan
-        if below or above:
-            return math.inf if above else -math.inf
-        return rounded(*self.fraction(group).as_integer_ratio())
+    def value(self) -> float:
+        """The sum, rounded once, where there is one group."""
+        return self.values().item()
 
     def values(self) -> NDArray[np.float64]:
         """(G,), every group's sum, rounded once."""
-        if self._special.any():
-            return np.array([self.value(group) for group in range(self.groups)])
-        totals, unit = self._integers(slice(None))
-        over, under = unit.as_integer_ratio()
-        return np.array([rounded(total * over, under) for total in totals])
+        finite = np.array([rounded(*ratio) for ratio in self._ratios()])
+        return np.where(self._not_finite == 0, finite, self._not_finite)
 
 
 def times_power_of_two(numbers: Array, power: int) -> Array:
@@ -191,57 +185,41 @@ class WeightedMean(Sums):
     def __init__(self) -> None:
         self.rows = 0
         self.of_a, self.of_aa = ExactSum(), ExactSum()
-        self.plain_rows, self.of_plain_a = 0, ExactSum()  # where b is 1
-        self.of_b, self.of_ab, self.of_bb = ExactSum(), ExactSum(), ExactSum()  # where it is not
+        self.of_b, self.of_bb = ExactSum(), ExactSum()
+        self.of_ab_less_a = ExactSum()  # nothing where b is 1
 
     def add(self, a: Array, b: Array | None = None) -> None:
         """Adds rows; ``b`` None stands for ones. Rows of true and false count as 1 and 0."""
         self.rows += len(a)
-        if b is None and a.dtype == np.bool_:
-            self.plain_rows += len(a)
-            true = np.array([float(np.count_nonzero(a))])
-            self.of_plain_a.add(true)
-            self.of_aa.add(true)
-            return
-        a = a.astype(np.float64)
+        if b is not None or a.dtype != np.bool_:
+            a = a.astype(np.float64)
+        b = np.ones(len(a), np.bool_) if b is None else b.astype(np.float64)
         with np.errstate(over="ignore"):
-            self.of_aa.add(a * a)
-            if b is None:
-                self.plain_rows += len(a)
-                self.of_plain_a.add(a)
-                return
             self.of_a.add(a)
-            b = b.astype(np.float64)
+            self.of_aa.add(a * a)
             self.of_b.add(b)
-            self.of_ab.add(a * b)
             self.of_bb.add(b * b)
+            if b.dtype != np.bool_:
+                self.of_ab_less_a.add(a * b)
+                self.of_ab_less_a.add(-a)
 
     @property
     def total(self) -> float:
         """sum_i a_i, rounded once."""
-        both = ExactSum()
-        both.merge(self.of_a)
-        both.merge(self.of_plain_a)
-        return both.value()
+        return self.of_a.value()
 
     @property
     def divisor(self) -> float:
         """sum_i b_i, rounded once."""
-        return rounded(*(self.of_b.fraction() + self.plain_rows).as_integer_ratio())
-
-    @property
-    def infinities(self) -> int:
-        """How many a_i are +inf."""
-        return self.of_a.infinities() + self.of_plain_a.infinities()
+        return self.of_b.value()
 
     def estimate(self) -> Estimate:
         """The mean and its standard error; nan where there is nothing to divide by."""
         total, divisor = self.total, self.divisor
         if divisor == 0 or not math.isfinite(total) or not math.isfinite(divisor):
             return Estimate(total / divisor if divisor else math.nan, math.nan)
-        a, aa, plain_a = (of.fraction() for of in (self.of_a, self.of_aa, self.of_plain_a))
-        b, ab, bb = (of.fraction() for of in (self.of_b, self.of_ab, self.of_bb))
-        a, ab, b, bb = a + plain_a, ab + plain_a, b + self.plain_rows, bb + self.plain_rows
+        a, aa, b, bb = (of.fraction() for of in (self.of_a, self.of_aa, self.of_b, self.of_bb))
+        ab = a + self.of_ab_less_a.fraction()
         mean = a / b
         if self.rows < 2 or not math.isfinite(self.of_aa.value()):
             return Estimate(float(mean), math.nan)

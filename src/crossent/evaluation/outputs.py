@@ -6,14 +6,14 @@ sound: a bad label in the last row is found before the first byte is written.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
 from crossent import _arguments as arguments
@@ -21,15 +21,14 @@ from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
 from crossent.evaluation.passes import Passes
+from crossent.evaluation.readers.array_file import BFLOAT16
 from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.safetensors import safetensors_header
-from crossent.evaluation.readers.table import Layout, Table, layout_of
-from crossent.evaluation.rows import Block, Workspace, as_float
+from crossent.evaluation.readers.table import layout_of
+from crossent.evaluation.rows import Array, Block, Workspace, as_float
 from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
 from crossent.options import IGNORE_INDEX
-
-Array = NDArray[Any]
 
 SUFFIXES = {"grad": (".npy", ".safetensors"), "losses": (".npy",)}
 
@@ -55,93 +54,88 @@ def check_outputs(grad: Path | None, losses: Path | None) -> None:
         raise BadOption(f"{grad}: is named for the gradient and the losses; name two")
 
 
-class Output(NamedTuple):
-    """A file of a row of classes, or of one number, for each row of the data."""
+class Output(SafeFile):
+    """A file of a row of classes, or of one number, for each row of the data.
 
-    path: Path
-    header: bytes
-    layout: Layout
-    dtype: np.dtype[Any]
-    rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array]  # (n, C) or (n,) of a block
+    Args:
+        path: where it goes; the suffix tells the format.
+        shape: of the array.
+        axis: that of the classes; None: one number a row.
+        dtype: of the numbers; BFLOAT16 for the bits of such.
+        rows_of: gives the rows of a block, (n, C) or (n,).
+    """
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return len(self.header) + self.layout.rows * self.layout.classes * self.dtype.itemsize
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        axis: int | None,
+        dtype: np.dtype[Any],
+        rows_of: Callable[[Block, EvaluationAccumulator, Workspace], Array],
+    ) -> None:
+        self.layout, self.dtype, self.rows_of = layout_of(shape, axis), dtype, rows_of
+        nbytes = math.prod(shape) * dtype.itemsize
+        if path.suffix == ".npy":
+            self.header = npy_header(shape, dtype)
+        else:
+            type_name = "BF16" if dtype == BFLOAT16 else f"F{8 * dtype.itemsize}"
+            self.header = safetensors_header("grad", shape, type_name, nbytes)
+        super().__init__(path, len(self.header) + nbytes)
 
-    def write(self, file: SafeFile, first_row: int, rows: Array) -> None:
-        """Writes the rows of a block to their places."""
+    def write_rows(self, first_row: int, rows: Array) -> None:
+        """Writes rows to their places."""
+        rows = rows.reshape(len(rows), -1)
+        if self.dtype == BFLOAT16:
+            rows = bfloat16_bits(rows)
         for piece in self.layout.pieces(first_row, first_row + len(rows)):
-            some = rows[piece.begin - first_row : piece.end - first_row]
-            for k, column in enumerate(some.T if piece.stride else [some]):
-                place = len(self.header) + (piece.first + k * piece.stride) * self.dtype.itemsize
-                file.write_at(place, np.ascontiguousarray(column, self.dtype))
-
-
-def outputs_of(data: Data, grad: Path | None, losses: Path | None) -> list[Output]:
-    """What is to be written: a gradient, losses, both or nothing."""
-    outputs = [] if grad is None else [gradient_output(grad, data.logits)]
-    if losses is not None:
-        outputs.append(losses_output(losses, data.logits))
-    for output in outputs:
-        if output.path.exists():
-            refuse_input(output.path, data)
-    return outputs
-
-
-def gradient_output(path: Path, logits: Table) -> Output:
-    """The file of a gradient, of the logits' type where the format has it."""
-    dtype, layout = logits.dtype, layout_of(logits.shape, logits.axis)
-    if path.suffix == ".safetensors":
-        type_name = "BF16" if logits.is_bfloat16 else f"F{8 * dtype.itemsize}"
-        size = layout.rows * layout.classes * dtype.itemsize
-        header = safetensors_header("grad", logits.shape, type_name, size)
-        rows_of = bfloat16_gradient_of if logits.is_bfloat16 else gradient_of
-        return Output(path, header, layout, dtype, rows_of)
-    if logits.is_bfloat16:
-        dtype = np.dtype(np.float32)
-    return Output(path, npy_header(logits.shape, dtype), layout, dtype, gradient_of)
-
-
-def losses_output(path: Path, logits: Table) -> Output:
-    """The file of the rows' losses."""
-    dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
-    shape = logits.shape if logits.axis is None else arguments.row_shape(logits, logits.axis)
-    return Output(path, npy_header(shape, dtype), layout_of(shape, None), dtype, losses_of)
+            some = rows[piece.begin - first_row : piece.end - first_row, piece.of_classes]
+            place = len(self.header) + piece.first * self.dtype.itemsize
+            self.write_at(place, np.ascontiguousarray(some, self.dtype))
 
 
 @contextmanager
-def reserved(outputs: list[Output]) -> Iterator[list[SafeFile]]:
-    """Files of the outputs' sizes; what is not written whole leaves nothing."""
+def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[list[Output]]:
+    """What is to be written, its space reserved; what is not written whole leaves nothing."""
+    refuse_overwriting([grad, losses], [file.path for file in data.files])
+    logits, outputs = data.logits, []
     with ExitStack() as files:
-        yield [files.enter_context(SafeFile(output.path, output.size)) for output in outputs]
+        if grad is not None:  # of the logits' type where the format has it
+            dtype = logits.dtype
+            if logits.is_bfloat16 and grad.suffix == ".npy":
+                dtype = np.dtype(np.float32)
+            output = Output(grad, logits.shape, logits.axis, dtype, gradient_of)
+            outputs.append(files.enter_context(output))
+        if losses is not None:
+            dtype = np.dtype(np.float64 if logits.dtype.itemsize == 8 else np.float32)
+            shape = logits.shape
+            if logits.axis is not None:
+                shape = arguments.row_shape(logits, logits.axis)
+            outputs.append(files.enter_context(Output(losses, shape, None, dtype, losses_of)))
+        yield outputs
 
 
-def write_outputs(
-    passes: Passes, sums: EvaluationAccumulator, outputs: list[Output], files: list[SafeFile]
-) -> None:
+def write_outputs(passes: Passes, sums: EvaluationAccumulator, outputs: list[Output]) -> None:
     """The pass that computes and writes the outputs, and gives them their names."""
     if not outputs:
         return
 
     def compute(block: Block, workspace: Workspace) -> None:
-        for output, file in zip(outputs, files, strict=True):
-            output.write(file, block.first_row, output.rows_of(block, sums, workspace))
+        for output in outputs:
+            output.write_rows(block.first_row, output.rows_of(block, sums, workspace))
 
-    for output, file in zip(outputs, files, strict=True):
-        file.write_at(0, output.header)
+    for output in outputs:
+        output.write_at(0, output.header)
     passes.run("writing", compute, lambda _, rows: None)
-    for file in files:
-        file.commit()
+    for output in outputs:
+        output.commit()
 
 
-def refuse_input(path: Path, data: Data) -> None:
+def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
     """Raises BadOption where an output is one of the inputs."""
-    for table in data.tables:
-        for part in table.parts:
-            file = part.numbers.file
-            if file is not None and os.path.samefile(path, file.path):
-                raise BadOption(f"{path}: is one of the inputs; name another file")
+    read = [path for path in inputs if path.exists()]
+    for path in outputs:
+        if path is not None and path.exists() and any(path.samefile(one) for one in read):
+            raise BadOption(f"{path}: is one of the inputs; name another file")
 
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:
@@ -188,11 +182,6 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if not kept.all():
         out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
     return out
-
-
-def bfloat16_gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
-    """The gradient as the bits of bfloat16."""
-    return bfloat16_bits(gradient_of(block, sums, workspace))
 
 
 def bfloat16_bits(numbers: Array) -> Array:

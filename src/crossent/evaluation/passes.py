@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 import crossent
@@ -54,19 +54,16 @@ class Passes(NamedTuple):
             BadFile: a file was not the same all the while.
         """
         data, step = self.data, self.rows
-        spaces: SimpleQueue[Workspace] = SimpleQueue()
-        for _ in range(self.threads):
-            spaces.put(Workspace())
+        own = threading.local()
+
+        def prepare_thread() -> None:
+            own.workspace = Workspace()
 
         def task(start: int, stop: int) -> T:
-            workspace = spaces.get()
-            try:
-                return compute(data.read(start, stop, workspace), workspace)
-            finally:
-                spaces.put(workspace)
+            return compute(data.read(start, stop, own.workspace), own.workspace)
 
         waiting: deque[tuple[int, Future[T]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="crossent-eval")
+        pool = ThreadPoolExecutor(self.threads, "crossent-eval", prepare_thread)
         with pool, self.progress(description, data.logits.rows * data.row_bytes) as advance:
 
             def consume_next() -> None:
@@ -85,7 +82,8 @@ class Passes(NamedTuple):
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        data.check_unchanged()
+        for file in data.files:
+            file.check_unchanged()
 
 
 def plan_passes(
@@ -119,7 +117,7 @@ def plan_passes(
             f"need {megabytes(FIXED + sum_bytes + row_bytes)}"
         )
     threads = crossent.get_num_threads()
-    if any(table.is_sequential for table in data.tables):
+    if any(table.is_sequential for table in data.tables.values()):
         threads = 1  # blocks must be read in order
     threads = min(threads, max(1, room // max(1, min(row_bytes * logits.rows, BLOCK))))
     rows = min(BLOCK, room // threads) // row_bytes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
 from crossent.evaluation.exact_sum import Estimate, WeightedMean
-from crossent.evaluation.rows import HardRow, LossOptions
+from crossent.evaluation.rows import Findings, HardRow, LossOptions
 from crossent.evaluation.tallies import (
     CALIBRATION_BINS,
     CalibrationBin,
@@ -135,18 +135,17 @@ def plain(value: Any) -> Any:
 
 
 def build_result(
-    sums: RowSums, options: LossOptions, hardest: list[HardRow], first_bad_row: int | None,
-    warnings: tuple[str, ...],
-) -> EvaluationResult:  # fmt: skip
+    sums: RowSums, options: LossOptions, warnings: tuple[str, ...]
+) -> EvaluationResult:
     """The figures of what an accumulator has added so far."""
-    loss = reduced_loss(sums.loss, options.others)
+    found, loss = sums.found, reduced_loss(sums.loss, options.others)
     nll, (median, p90, p99) = sums.nll.estimate(), sums.histogram.quantiles(QUANTILES)
     return EvaluationResult(
         rows=sums.nll.rows,
-        ignored=sums.ignored,
-        bad_labels=sums.bad_labels,
-        bad_logits=sums.bad_logits,
-        first_bad_row=first_bad_row,
+        ignored=found.ignored,
+        bad_labels=found.bad_labels,
+        bad_logits=found.bad_logits,
+        first_bad_row=found.first_bad_row,
         loss=loss.value,
         loss_standard_error=loss.standard_error,
         loss_sum=sums.loss.total,
@@ -155,11 +154,11 @@ def build_result(
         nll_standard_error=nll.standard_error,
         perplexity=exponential(nll.value),
         bits=nll.value / math.log(2),
-        infinite_rows=sums.nll.infinities,
+        infinite_rows=sums.nll.of_a.infinities,
         quantiles={"median": median, "p90": p90, "p99": p99},
-        hardest=hardest,
+        hardest=list(found.hardest),
         options=options.as_dict(),
-        classes=None if sums.of_classes is None else class_figures(sums.of_classes),
+        classes=None if sums.of_classes is None else class_figures(sums.of_classes, found),
         comparison=comparison(sums),
         warnings=warnings,
         histogram=sums.histogram.edges_and_counts(),
@@ -189,17 +188,17 @@ def exponential(power: float) -> float:
         return math.inf
 
 
-def class_figures(sums: ClassSums) -> Classes:
+def class_figures(sums: ClassSums, found: Findings) -> Classes:
     """The figures that need answers and labels."""
-    weight = sums.rows.weight()
+    weight, matrix = sums.weight.values(), sums.confusion.matrix
     with np.errstate(invalid="ignore", divide="ignore"):
         loss_of_class = sums.nll.values() / weight
-        accuracy_of_class = sums.right.weight() / weight
+        accuracy_of_class = sums.right.values() / weight
     accuracy, brier = sums.correct.estimate(), sums.brier.estimate()
     return Classes(
         count=len(weight),
         uniform_loss=math.log(len(weight)),
-        prior_loss=entropy(weight if sums.target_sums is None else sums.target_sums.values()),
+        prior_loss=entropy(weight if found.target_sums is None else found.target_sums.values()),
         accuracy=accuracy.value,
         accuracy_standard_error=accuracy.standard_error,
         top5=sums.in_top.estimate().value,
@@ -208,13 +207,13 @@ def class_figures(sums: ClassSums) -> Classes:
         confidence=sums.calibration.mean_confidence(),
         calibration_error=sums.calibration.error(),
         calibration=sums.calibration.bins(),
-        rows_of_class=sums.rows.rows.copy(),
+        rows_of_class=sums.rows.copy(),
         loss_of_class=loss_of_class,
         accuracy_of_class=accuracy_of_class,
         ranks=sums.ranks.bins(),
-        confusion=sums.confusion.counts(),
+        confusion=None if matrix is None else matrix.copy(),
         top_pairs=sums.confusion.top_pairs(TOP_PAIRS),
-        top_pairs_are_exact=sums.confusion.exact,
+        top_pairs_are_exact=matrix is not None,
     )
 
 

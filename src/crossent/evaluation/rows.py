@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import options
-from crossent.evaluation.exact_sum import ExactSum
+from crossent.evaluation.exact_sum import ExactSum, Sums
 from crossent.options import Options
 
 Array = NDArray[Any]
 
+OF_LOGITS = ("weight", "label_smoothing", "z_loss", "softcap", "logit_scale")  # options
 PIECE = 1024  # products that are summed in the logits' own precision
 
 
@@ -44,11 +45,8 @@ class LossOptions(NamedTuple):
 
     def of_rows(self) -> dict[str, Any]:
         """The arguments that give each row's loss."""
-        smoothing, z_loss = self.others.label_smoothing, self.others.z_loss
-        return {
-            **self.scaling(),
-            "weight": self.weight, "label_smoothing": smoothing, "z_loss": z_loss,
-        }  # fmt: skip
+        given = {"weight": self.weight, **self.others._asdict()}
+        return {name: given[name] for name in OF_LOGITS}
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON and reports."""
@@ -66,9 +64,9 @@ class Block(NamedTuple):
     """Some rows of the data; what was bfloat16 is float32, everything else of the type it had."""
 
     first_row: int
-    logits: Array  # (N, C), or (N,) log-probabilities of the truth
     type_name: str  # that the logits had
-    targets: Array | None  # (N,) class indices or (N, C) distributions
+    logits: Array  # (N, C), or (N,) log-probabilities of the truth
+    targets: Array | None = None  # (N,) class indices or (N, C) distributions
     row_weight: Array | None = None  # (N,)
     other: Array | None = None  # another model's logits, (N, C)
 
@@ -83,14 +81,29 @@ class HardRow:
     classes: tuple[int, ...] = ()  # the most probable
     probs: tuple[float, ...] = ()  # theirs
 
-    @property
-    def sort_key(self) -> tuple[float, int]:
-        """Hardest first; of equals the earlier row."""
-        return -self.loss, self.row
-
 
 @dataclass
-class RowScores:
+class Findings(Sums):
+    """What is found beside the figures of rows, in a block or in all so far."""
+
+    ignored: int = 0  # rows left out, or of weight 0
+    bad_labels: int = 0
+    bad_logits: int = 0
+    first_bad_row: int | None = None
+    not_logprobs: int = 0  # blocks that cannot hold log-probabilities of all classes
+    not_probs: int = 0
+    hardest: list[HardRow] = field(default_factory=list)
+    target_sums: ExactSum | None = None  # of distributions, class by class
+
+    def merge(self, other: Findings) -> None:
+        """Adds the other's rows."""
+        first_bad = [row for row in (self.first_bad_row, other.first_bad_row) if row is not None]
+        super().merge(other)
+        self.first_bad_row = min(first_bad, default=None)
+        self.hardest.sort(key=lambda row: (-row.loss, row.row))
+
+
+class RowScores(NamedTuple):
     """What is found in the kept rows of a block, one value a row; and what it says of the block.
 
     ``of_rows`` holds, each where there is such:
@@ -108,14 +121,7 @@ class RowScores:
     """
 
     of_rows: dict[str, Array]
-    ignored: int
-    bad_labels: int
-    bad_logits: int
-    first_bad_row: int | None
-    hardest: list[HardRow] = field(default_factory=list)
-    target_sums: ExactSum | None = None  # of distributions, class by class
-    like_logprobs: bool = False  # every row could be
-    like_probs: bool = False
+    found: Findings
 
 
 class Workspace:
@@ -198,3 +204,8 @@ def largest(values: Array, most: int) -> list[int]:
 def weighted(values: Array, row_weight: Array | None) -> Array:
     """values * row_weight; None stands for ones."""
     return values if row_weight is None else values.astype(np.float64) * row_weight
+
+
+def ones_or(row_weight: Array | None, rows: int) -> Array:
+    """The rows' weights; None stands for ones."""
+    return np.ones(rows, np.bool_) if row_weight is None else row_weight

@@ -6,9 +6,9 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from crossent.evaluation.errors import BadFile
 
@@ -26,7 +26,7 @@ def where_known() -> Iterator[None]:
             raise
 
 
-class SafeFile(AbstractContextManager["SafeFile"]):
+class SafeFile:
     """A new file of a fixed size beside its target, which it replaces at the end.
 
     The bytes go to a file without a name where the system has such (Linux): of a process that is
@@ -109,6 +109,9 @@ class SafeFile(AbstractContextManager["SafeFile"]):
         if self.is_named:
             self.hidden.unlink(missing_ok=True)
             self.is_named = False
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()

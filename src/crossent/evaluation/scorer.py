@@ -17,12 +17,14 @@ from crossent.evaluation.exact_sum import ExactSum
 from crossent.evaluation.rows import (
     Array,
     Block,
+    Findings,
     HardRow,
     LossOptions,
     RowScores,
     Workspace,
     as_float,
     largest,
+    ones_or,
     scaled,
 )
 from crossent.options import Options
@@ -119,42 +121,35 @@ class RowScorer:
             self._compare(of_rows, block, block.other, labels, kept, workspace)
         scores = scores_of(block, of_rows, labels.kept, labels.bad, unsound)
         if labels.share is not None:
-            scores.target_sums = ExactSum(self.classes)
+            scores.found.target_sums = ExactSum(self.classes)
             shares = labels.share[kept].astype(np.float64)
             if block.row_weight is not None:
                 shares *= block.row_weight[kept, None]
-            scores.target_sums.add_rows(shares)
-        scores.like_logprobs = scores.like_probs = look
+            scores.found.target_sums.add(shares)
         if look and kept.any():
-            self._look(scores, block.type_name, of_rows["nll"], u, labels, kept)
-        scores.hardest = [
-            hard_row(block.first_row + i, int(labels.label[i]), float(of_rows["nll"][i]), u[i])
-            for i in self._hardest_rows(of_rows["nll"], kept, floor)
-        ]
+            self._look(scores.found, block.type_name, of_rows["nll"], u, labels, kept)
+        for i in self._hardest_rows(of_rows["nll"], kept, floor):
+            row, label = block.first_row + i, int(labels.label[i])
+            scores.found.hardest.append(hard_row(row, label, float(of_rows["nll"][i]), u[i]))
         return scores
 
     def _score_logprobs(self, block: Block, workspace: Workspace, floor: float) -> RowScores:
         """The scores of natural log-probabilities of the truth, (N,)."""
         nll = nll_of(block.logits, workspace, "logits")
-        kept = np.ones(len(nll), np.bool_)
-        if block.row_weight is not None:
-            kept = block.row_weight != 0
+        kept = ones_or(block.row_weight, len(nll)) != 0
         bad = kept & ~(nll >= -SLIGHTLY_POSITIVE)
         if not self.skip_bad:
             refuse_logprobs(block, nll, bad, Source.LOGPROBS)
         of_rows = {"nll": nll}
         if block.other is not None:
             other = nll_of(block.other, workspace, "other")
-            refuse_logprobs(
-                block, other, kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE), Source.OTHER_LOGITS
-            )
+            other_bad = kept & ~bad & ~(other >= -SLIGHTLY_POSITIVE)
+            refuse_logprobs(block, other, other_bad, Source.OTHER_LOGITS)
             with np.errstate(invalid="ignore"):
                 of_rows["difference"] = nll - other
         scores = scores_of(block, of_rows, kept, np.zeros_like(bad), bad)
-        scores.hardest = [
-            HardRow(block.first_row + i, None, float(nll[i]))
-            for i in self._hardest_rows(nll, kept & ~bad, floor)
-        ]
+        for i in self._hardest_rows(nll, kept & ~bad, floor):
+            scores.found.hardest.append(HardRow(block.first_row + i, None, float(nll[i])))
         return scores
 
     def _judge(self, u: Array, labels: Labels) -> dict[str, Array]:
@@ -191,10 +186,10 @@ class RowScorer:
         of_rows["other_correct"] = np.argmax(order, axis=1) == labels.label
 
     def _look(
-        self, scores: RowScores, type_name: str, nll: Array, u: Array, labels: Labels, kept: Mask
+        self, found: Findings, type_name: str, nll: Array, u: Array, labels: Labels, kept: Mask
     ) -> None:
         """Whether every row could be log-probabilities (logsumexp 0) or probabilities (sum 1)."""
-        scores.like_logprobs = scores.like_probs = False
+        found.not_logprobs = found.not_probs = 1
         if self.loss.is_scaled:
             return
         near = NEAR[type_name]
@@ -202,12 +197,12 @@ class RowScorer:
             of_label = u[np.arange(len(u)), labels.label]
             telling = kept & np.isfinite(of_label)
             lse = nll[telling] + of_label[telling]
-            scores.like_logprobs = bool((np.abs(lse) <= near).all())
+            found.not_logprobs = int(not (np.abs(lse) <= near).all())
         first = u[int(np.argmax(kept))]
         if first.min() >= 0 and abs(float(first.sum(dtype=np.float64)) - 1) <= near:
             rows = u[kept]
             sums = rows.sum(axis=1, dtype=np.float64)
-            scores.like_probs = bool(rows.min() >= 0 and (np.abs(sums - 1) <= near).all())
+            found.not_probs = int(not (rows.min() >= 0 and (np.abs(sums - 1) <= near).all()))
 
     def _hardest_rows(self, nll: Array, kept: Mask, floor: float) -> list[int]:
         """Which kept rows have the largest losses, none below ``floor``; of equals the earlier."""
@@ -238,13 +233,13 @@ def scores_of(
     counting = kept & ~bad
     if not counting.all():
         of_rows = {name: array[counting] for name, array in of_rows.items()}
-    return RowScores(
-        of_rows,
+    found = Findings(
         ignored=int(np.count_nonzero(~kept)),
         bad_labels=int(np.count_nonzero(bad_labels)),
         bad_logits=int(np.count_nonzero(unsound)),
         first_bad_row=block.first_row + int(np.argmax(bad)) if bad.any() else None,
     )
+    return RowScores(of_rows, found)
 
 
 def nll_of(logprobs: Array, workspace: Workspace, name: str) -> Array:

@@ -8,41 +8,20 @@ C classes. The memory of a tally does not grow with the rows.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
-from crossent.evaluation.rows import RowScores, weighted
+from crossent.evaluation.rows import Array, Findings, ones_or, weighted
 
-Array = NDArray[Any]
 Rows = dict[str, Array]  # as in RowScores
 
 CALIBRATION_BINS = 15
 TOP = 5  # classes among which the truth is looked for
 RANK_BINS = 34  # rank 1, 2, 3-4, 5-8, ... up to 2^32
 MOST_DENSE_CLASSES = 1024  # above that, confusion is counted in a sketch
-
-
-class WeightedCounts(Sums):
-    """How many rows, or how much row weight, fell to each of G groups."""
-
-    def __init__(self, groups: int) -> None:
-        self.rows = np.zeros(groups, np.int64)
-        self._weight: ExactSum | None = None
-
-    def add(self, group_of: Array, row_weight: Array | None = None) -> None:
-        """Adds a row to each group named, with its weight (None: 1)."""
-        self.rows += np.bincount(group_of, minlength=len(self.rows))
-        if row_weight is not None:
-            if self._weight is None:
-                self._weight = ExactSum(len(self.rows))
-            self._weight.add(row_weight, group_of)
-
-    def weight(self) -> NDArray[np.float64]:
-        """(G,), the weight in each group: the number of rows where none was weighted."""
-        return self.rows.astype(np.float64) if self._weight is None else self._weight.values()
 
 
 class CalibrationBin(NamedTuple):
@@ -59,21 +38,20 @@ class Calibration(Sums):
     """Rows, confidence and right answers in bins of equal width."""
 
     def __init__(self, bins: int = CALIBRATION_BINS) -> None:
-        self.counts, self.correct = WeightedCounts(bins), WeightedCounts(bins)
-        self.confidence = ExactSum(bins)
+        self.weight, self.correct, self.confidence = (ExactSum(bins) for _ in range(3))
 
     def add(self, confidence: Array, correct: Array, row_weight: Array | None = None) -> None:
         """Adds rows by the probability of the predicted class, from 0 to 1."""
         count = self.confidence.groups
         bins = np.minimum((confidence * count).astype(np.intp), count - 1)
-        self.counts.add(bins, row_weight)
-        self.correct.add(bins[correct], None if row_weight is None else row_weight[correct])
-        self.confidence.add(confidence if row_weight is None else confidence * row_weight, bins)
+        self.weight.add(ones_or(row_weight, len(bins)), bins)
+        self.correct.add(weighted(correct, row_weight), bins)
+        self.confidence.add(weighted(confidence, row_weight), bins)
 
     def bins(self) -> list[CalibrationBin]:
         """The bins that hold rows."""
-        weight, count = self.counts.weight(), self.confidence.groups
-        correct, confidence = self.correct.weight(), self.confidence.values()
+        count, weight = self.weight.groups, self.weight.values()
+        correct, confidence = self.correct.values(), self.confidence.values()
         return [
             CalibrationBin(
                 k / count, (k + 1) / count, float(weight[k]),
@@ -89,10 +67,10 @@ class Calibration(Sums):
     def error(self) -> float:
         """The mean gap between confidence and accuracy; see ``calibration_error``."""
         # The counts cancel: n_b |mean confidence - share right| = |sum of (confidence - right)|.
-        return self._mean(abs(self.confidence.values() - self.correct.weight()))
+        return self._mean(abs(self.confidence.values() - self.correct.values()))
 
     def _mean(self, of_bins: NDArray[np.float64]) -> float:
-        total = math.fsum(self.counts.weight())
+        total = math.fsum(self.weight.values())
         return math.fsum(of_bins) / total if total else math.nan
 
 
@@ -206,8 +184,6 @@ class ConfusedPair(NamedTuple):
 class Confusion(Sums):
     """Counts of label by answer: exact up to 1,024 classes."""
 
-    exact = True
-
     def __init__(self, classes: int) -> None:
         self.matrix = np.zeros((classes, classes), np.int64)
 
@@ -216,10 +192,6 @@ class Confusion(Sums):
         classes = len(self.matrix)
         cells = np.bincount(label * classes + predicted, minlength=classes * classes)
         self.matrix += cells.reshape(classes, classes)
-
-    def counts(self) -> NDArray[np.int64] | None:
-        """(C, C) rows by label and answer."""
-        return self.matrix.copy()
 
     def top_pairs(self, most: int) -> list[ConfusedPair]:
         """The most frequent mistakes; of equals the smaller label, then the smaller answer."""
@@ -243,7 +215,7 @@ class ConfusionSketch(Sums):
     2005.
     """
 
-    exact = False
+    matrix = None  # a sketch does not hold it
     DEPTH, WIDTH_BITS, CANDIDATES = 4, 17, 512
     MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
 
@@ -266,10 +238,6 @@ class ConfusionSketch(Sums):
         pair = pair ^ (pair >> np.uint64(29))
         shift = np.uint64(64 - self.WIDTH_BITS)
         return [((pair * np.uint64(m)) >> shift).astype(np.intp) for m in self.MULTIPLIERS]
-
-    def counts(self) -> NDArray[np.int64] | None:
-        """None: a sketch does not hold them."""
-        return None
 
     def _most(self, counts: NDArray[np.int64]) -> Array:
         """The classes that are mistaken most often, in order of their numbers."""
@@ -296,7 +264,7 @@ class RowSums(Sums):
     """Sums over rows. ``of_classes`` is None where only log-probabilities are known."""
 
     def __init__(self, classes: int | None, *, is_plain: bool) -> None:
-        self.ignored = self.bad_labels = self.bad_logits = 0
+        self.found = Findings()
         self.loss = WeightedMean()
         self.nll_beside_loss = None if is_plain else WeightedMean()
         self.difference = WeightedMean()
@@ -308,14 +276,6 @@ class RowSums(Sums):
     def nll(self) -> WeightedMean:
         """-log p of the truth, which is the loss where no option changes it."""
         return self.loss if self.nll_beside_loss is None else self.nll_beside_loss
-
-    def count(self, scores: RowScores) -> None:
-        """Adds what a block says beside its rows' figures."""
-        self.ignored += scores.ignored
-        self.bad_labels += scores.bad_labels
-        self.bad_logits += scores.bad_logits
-        if self.of_classes is not None and scores.target_sums is not None:
-            self.of_classes.add_targets(scores.target_sums)
 
     def add(self, rows: Rows) -> None:
         """Adds the figures of rows."""
@@ -341,19 +301,12 @@ class ClassSums(Sums):
         self.correct, self.in_top = WeightedMean(), WeightedMean()
         self.brier = WeightedMean()
         self.calibration = Calibration()
-        self.rows, self.right = WeightedCounts(classes), WeightedCounts(classes)
-        self.nll = ExactSum(classes)
-        self.target_sums: ExactSum | None = None  # of distributions
+        self.rows = np.zeros(classes, np.int64)
+        self.weight, self.right, self.nll = (ExactSum(classes) for _ in range(3))
         self.ranks = RankLosses()
         self.confusion: Confusion | ConfusionSketch = ConfusionSketch(classes)
         if classes <= MOST_DENSE_CLASSES:
             self.confusion = Confusion(classes)
-
-    def add_targets(self, sums: ExactSum) -> None:
-        """Adds distributions, summed class by class."""
-        if self.target_sums is None:
-            self.target_sums = ExactSum(sums.groups)
-        self.target_sums.merge(sums)
 
     def add(self, rows: Rows) -> None:
         """Adds the figures of rows."""
@@ -363,8 +316,9 @@ class ClassSums(Sums):
         self.in_top.add(weighted(rows["rank"] <= TOP, weight), weight)
         self.brier.add(weighted(rows["brier"], weight), weight)
         self.calibration.add(rows["confidence"], correct, weight)
-        self.rows.add(label, weight)
-        self.right.add(label[correct], None if weight is None else weight[correct])
+        self.rows += np.bincount(label, minlength=len(self.rows))
+        self.weight.add(ones_or(weight, len(label)), label)
+        self.right.add(weighted(correct, weight), label)
         self.nll.add(weighted(rows["nll"], weight), label)
         self.ranks.add(rows["rank"], rows["nll"])
         self.confusion.add(label, predicted)

@@ -16,17 +16,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import crossent
 from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.exact_sum import WeightedMean
 from crossent.evaluation.passes import Passes
 from crossent.evaluation.result import TemperatureFit
-from crossent.evaluation.rows import Block, Workspace, as_float, row_dots, weighted
+from crossent.evaluation.rows import Array, Block, Workspace, as_float, row_dots, weighted
 from crossent.evaluation.scorer import read_labels
-
-Array = NDArray[Any]
 
 LIMIT = math.log(1024)  # temperatures are sought from 1 / 1024 to 1024
 PRECISION = 1e-5  # of the temperature, relative
@@ -44,16 +41,15 @@ class Slope(NamedTuple):
 
 def fit_temperature(passes: Passes, sums: EvaluationAccumulator) -> TemperatureFit:
     """The temperature that minimises the loss, found in further passes over the data."""
-    count = 0
+    taken: list[Slope] = []
 
     def slope_at(log_beta: float) -> Slope:
-        nonlocal count
-        count += 1
-        name = f"fitting the temperature, pass {count}"
-        return measure_slope(passes, sums, math.exp(log_beta), name)
+        name = f"fitting the temperature, pass {len(taken) + 1}"
+        taken.append(measure_slope(passes, sums, math.exp(log_beta), name))
+        return taken[-1]
 
     log_beta, slope, is_minimum = minimum(slope_at)
-    return TemperatureFit(math.exp(-log_beta), slope.loss, count, not is_minimum)
+    return TemperatureFit(math.exp(-log_beta), slope.loss, len(taken), not is_minimum)
 
 
 def minimum(slope_at: Callable[[float], Slope]) -> tuple[float, Slope, bool]:

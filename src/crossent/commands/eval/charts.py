@@ -62,13 +62,8 @@ def svg(axes: Axes, name: str, description: str) -> str:
 def new_axes(height: float = HEIGHT, *, left: float = 0.74, bottom: float = 0.52) -> Axes:
     """Axes on a figure of their own, with room in inches for what stands beside them."""
     figure = Figure(figsize=(WIDTH, height), facecolor="none")
-    right, top = 0.2, 0.1
-    axes = figure.add_axes(
-        (
-            left / WIDTH, bottom / height,
-            (WIDTH - left - right) / WIDTH, (height - bottom - top) / height,
-        )
-    )  # fmt: skip
+    figure.subplots_adjust(left / WIDTH, bottom / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
+    axes = figure.add_subplot()
     axes.set_facecolor("none")
     style_axes(axes)
     axes.tick_params(labelsize=FONT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,48 +13,41 @@ from crossent.commands.eval.text import format_result, verdict
 from crossent.commands.terminal import DataError, UsageError, print_json, progress
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
+from crossent.evaluation.outputs import refuse_overwriting
 from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, expand, open_array
 from crossent.evaluation.result import EvaluationResult
 
 MOST_WEIGHTS = 1 << 24  # classes
 
 
-class Files(NamedTuple):
-    """Which of the files on the command line are what."""
-
-    logits: list[str] | None
-    targets: list[str] | None
-    logprobs: list[str] | None
-
-
-def sort_files(files: list[str], targets: list[str], *, are_logprobs: bool) -> Files:
-    """Tells logits from targets.
+def sort_files(files: list[str], targets: list[str], *, are_logprobs: bool) -> dict[str, Any]:
+    """The files on the command line by the arguments of ``evaluate`` that they are.
 
     >>> sort_files(["logits.npy", "targets.npy"], [], are_logprobs=False)
-    Files(logits=['logits.npy'], targets=['targets.npy'], logprobs=None)
+    {'logits': ['logits.npy'], 'targets': ['targets.npy']}
     """
     if are_logprobs:
         if targets:
             raise UsageError("--logprobs: log-probabilities are of the truth already; no --targets")
         if not files:
             raise UsageError("--logprobs: name a file of log-probabilities, one a row")
-        return Files(None, None, files)
+        return {"logprobs": files}
     if targets:
         if not files:
             raise UsageError("--targets: name the logits too: crossent eval LOGITS... -t TARGETS")
-        return Files(files, targets, None)
+        return {"logits": files, "targets": targets}
     if not files:
-        return Files(None, None, None)
+        return {}
     if len(files) == 1:
         if files[0].endswith(ARCHIVE_SUFFIXES):
-            return Files(files, files, None)
+            return {"logits": files, "targets": files}
         raise UsageError(f"{files[0]}: and the targets? crossent eval LOGITS TARGETS")
     if len(files) > 2:
         raise UsageError(
             f"{len(files)} files: which are targets? crossent eval LOGITS... -t TARGETS, "
             "or patterns in quotes: crossent eval 'logits-*.npy' 'targets-*.npy'"
         )
-    return Files(files[:1], files[1:], None)
+    return {"logits": files[:1], "targets": files[1:]}
 
 
 def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
@@ -66,7 +59,7 @@ def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
         weights = np.empty(part.shape, part.dtype)
         part.read_into(weights.reshape(-1), 0)
     finally:
-        part.numbers.close()
+        part.close()
     return weights
 
 
@@ -76,15 +69,6 @@ def check_report_path(path: Path) -> None:
         raise UsageError(f"--report {path}: end its name in .html")
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--report {path}: name a file in a folder that is there")
-
-
-def refuse_overwriting(outputs: list[Path | None], inputs: list[str]) -> None:
-    """Raises UsageError where an output is one of the inputs."""
-    read = [Path(path) for named in inputs for path, _ in expand(named)]
-    there = [path for path in read if path.exists()]
-    for path in outputs:
-        if path is not None and path.exists() and any(path.samefile(one) for one in there):
-            raise UsageError(f"{path}: is one of the inputs; name another file")
 
 
 def eval_command(
@@ -111,10 +95,11 @@ def eval_command(
     inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
         class_weight = None if weight is None else read_class_weight(weight)
-        refuse_overwriting([*outputs.values()], inputs + ([str(weight)] if weight else []))
+        read = [Path(path) for named in inputs for path, _ in expand(named)]
+        refuse_overwriting(outputs.values(), read if weight is None else [*read, weight])
         result = evaluate(
-            given.logits, given.targets, logprobs=given.logprobs, weight=class_weight,
-            memory=memory << 20, progress=partial(progress, in_bytes=True), **settings,
+            **given, weight=class_weight, memory=memory << 20,
+            progress=partial(progress, in_bytes=True), **settings,
         )  # fmt: skip
         if report is not None:
             save_report(result, report)

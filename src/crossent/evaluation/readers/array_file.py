@@ -12,7 +12,7 @@ import stat
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from crossent import _arguments as arguments
 from crossent.evaluation.errors import BadFile
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
-UNREADABLE = "its header cannot be read"
 BFLOAT16 = np.dtype(np.uint16)  # how its bits are read: NumPy itself has no such type
 
 
@@ -108,48 +107,22 @@ class PlainFile:
             self._handle = -1
 
 
-class Numbers:
-    """Where an array's bytes come from."""
-
-    file: PlainFile | None = None  # that they are read from
+class Bytes(Protocol):
+    """Where an array's bytes are: a file, a member of an archive, memory."""
 
     def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
-        """Fills the buffer with the array's bytes from ``offset``, its first being at 0."""
-        raise NotImplementedError
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where the file is no longer what it was."""
-        if self.file is not None:
-            self.file.check_unchanged()
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self.file is not None:
-            self.file.close()
+        """Fills the buffer with the bytes from ``offset``."""
 
 
-class FileBytes(Numbers):
-    """The array's bytes lie in the file as they are, from ``start``."""
-
-    file: PlainFile
-
-    def __init__(self, file: PlainFile, start: int) -> None:
-        self.file, self.start = file, start
-
-    def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
-        """See ``Numbers``."""
-        self.file.read_into(buffer, self.start + offset)
-
-
-class ArrayBytes(Numbers):
+class ArrayBytes:
     """The bytes of an array in memory, in C order whatever its strides."""
 
-    def __init__(self, array: NDArray[Any], file: PlainFile | None = None) -> None:
-        self.array, self.file = array, file
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
         self.flat = array.reshape(-1).view(np.uint8) if array.flags.c_contiguous else None
 
     def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
-        """See ``Numbers``."""
+        """See ``Bytes``."""
         if self.flat is not None:
             buffer[...] = self.flat[offset : offset + len(buffer)]
             return
@@ -165,9 +138,11 @@ class ArrayFile:
     """An array on disk, or one in memory that passes for one."""
 
     name: str  # what messages call it
-    numbers: Numbers
+    source: Bytes
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    start: int = 0  # of its numbers in the source
+    file: PlainFile | None = None  # that it was read from
     is_bfloat16: bool = False
     is_fortran: bool = False
     is_sequential: bool = False  # its bytes come in order only, as from a compressed archive
@@ -178,18 +153,19 @@ class ArrayFile:
         return "bfloat16" if self.is_bfloat16 else self.dtype.name
 
     @property
-    def is_floating(self) -> bool:
-        """Whether it holds floating-point numbers."""
-        return self.is_bfloat16 or self.dtype.kind == "f"
-
-    @property
     def nbytes(self) -> int:
         """The size of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read_into(self, out: NDArray[Any], first: int) -> None:
         """Fills a contiguous array of the file's dtype from its ``first`` number on."""
-        self.numbers.read_into(out.reshape(-1).view(np.uint8), first * self.dtype.itemsize)
+        place = self.start + first * self.dtype.itemsize
+        self.source.read_into(out.reshape(-1).view(np.uint8), place)
+
+    def close(self) -> None:
+        """Closes the file; once is enough."""
+        if self.file is not None:
+            self.file.close()
 
 
 def in_memory(array: NDArray[Any], name: str) -> ArrayFile:
@@ -204,16 +180,4 @@ def loaded(part: ArrayFile) -> ArrayFile:
     """A file's array, read whole into memory. The file stays open, to be known as an input."""
     array = np.empty(part.nbytes // part.dtype.itemsize, part.dtype)
     part.read_into(array, 0)
-    return replace(part, numbers=ArrayBytes(array, part.numbers.file), is_sequential=False)
-
-
-def check_held(name: str, promised: int, held: int, said: str) -> None:
-    """Raises BadFile where a header promises another number of bytes than there are."""
-    if promised != held:
-        verb = "is truncated" if held < promised else "has bytes that no header explains"
-        raise damaged(name, f"{verb}: its header promises {said} and {held:,} are there")
-
-
-def damaged(name: str, what: str) -> BadFile:
-    """The error for a file that cannot be what was saved."""
-    return BadFile(f"{name}: {what}; save or copy it again")
+    return replace(part, source=ArrayBytes(array), start=0, is_sequential=False)

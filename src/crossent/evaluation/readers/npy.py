@@ -11,24 +11,14 @@ import ast
 import io
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import (
-    BFLOAT16,
-    UNREADABLE,
-    ArrayFile,
-    FileBytes,
-    Numbers,
-    PlainFile,
-    check_held,
-    damaged,
-)
+from crossent.evaluation.errors import BadFile, check_held, damaged
+from crossent.evaluation.readers.array_file import BFLOAT16, ArrayFile, Bytes, PlainFile
 
 MAGIC = npy_format.MAGIC_PREFIX
 LONGEST_HEADER = 10_000  # NumPy's own limit: Python's parser is not safe with longer text
@@ -41,20 +31,18 @@ CUT_OFF = "is truncated: its header is cut off"
 
 def open_npy(path: Path, file: PlainFile) -> ArrayFile:
     """The array in a .npy file."""
-    beginning = file.bytes_at(0, BEGINNING)
-    return npy_array(str(path), beginning, file.size, lambda start: FileBytes(file, start))
+    return npy_array(str(path), file.bytes_at(0, BEGINNING), file.size, file, file)
 
 
-def npy_array(
-    name: str, beginning: bytes, size: int, numbers_from: Callable[[int], Numbers]
-) -> ArrayFile:
+def npy_array(name: str, beginning: bytes, size: int, source: Bytes, file: PlainFile) -> ArrayFile:
     """The array in .npy data.
 
     Args:
         name: how messages call it.
         beginning: the data's first ``BEGINNING`` bytes, or all.
         size: how many bytes there are in all.
-        numbers_from: gives the bytes from a place on.
+        source: the data.
+        file: that holds them.
 
     Raises:
         BadFile: the header is cut off, does not describe an array of plain numbers, or promises
@@ -62,16 +50,16 @@ def npy_array(
     """
     fields, start = parse_header(name, beginning)
     if not is_header(fields):
-        raise damaged(name, UNREADABLE)
+        raise damaged(name)
     descr, shape = fields["descr"], fields["shape"]
     dtype, is_bfloat16 = number_type(name, descr)
     promised, held = math.prod(shape) * dtype.itemsize, size - start
     said = f"shape {shape} of {dtype.itemsize} bytes each, {promised:,} bytes,"
     check_held(name, promised, held, said)
+    is_fortran = fields["fortran_order"] and len(shape) > 1
     return ArrayFile(
-        name, numbers_from(start), shape, dtype, is_bfloat16=is_bfloat16,
-        is_fortran=fields["fortran_order"] and len(shape) > 1,
-    )  # fmt: skip
+        name, source, shape, dtype, start, file, is_bfloat16=is_bfloat16, is_fortran=is_fortran
+    )
 
 
 def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:
@@ -93,7 +81,7 @@ def parse_header(name: str, beginning: bytes) -> tuple[Any, int]:
     try:
         return ast.literal_eval(text.strip()), start + length
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise damaged(name, UNREADABLE) from None
+        raise damaged(name) from None
 
 
 def is_header(fields: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import ArrayFile, Numbers, PlainFile
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
 from crossent.evaluation.readers.npy import BEGINNING, npy_array
 
 SKIPPED = 1 << 20  # bytes that are passed over at once
@@ -32,26 +31,21 @@ def refusing_damage(path: Path) -> Iterator[None]:
         raise BadFile(f"{path}: {reason}; save it again with np.savez") from None
 
 
-class MemberBytes(Numbers):
-    """The bytes of an archive's member behind its .npy header, in order.
+class Member:
+    """The bytes of an archive's member, in order.
 
     Going back means beginning anew: zipfile's own ``seek`` gives up the checksum, which it verifies
     with the last byte.
     """
 
-    file: PlainFile
-
-    def __init__(
-        self, file: PlainFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo, start: int
-    ) -> None:
-        self.file, self.archive, self.info, self.start = file, archive, info, start
-        self._lock = threading.Lock()
+    def __init__(self, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.path, self.archive, self.info = path, archive, info
         self._stream: IO[bytes] | None = None
 
     def read_into(self, buffer: NDArray[np.uint8], offset: int) -> None:
-        """See ``Numbers``."""
-        with self._lock, refusing_damage(self.file.path):
-            stream = self._stream_at(self.start + offset)
+        """See ``Bytes``."""
+        with refusing_damage(self.path):
+            stream = self._stream_at(offset)
             filled = 0
             while filled < len(buffer):
                 data = some_of(stream, len(buffer) - filled)
@@ -91,8 +85,6 @@ def open_member(
     """One array of an archive."""
     with refusing_damage(path), archive.open(info) as stream:
         beginning = stream.read(BEGINNING)
-    array = npy_array(
-        f"{path}:{info.filename.removesuffix('.npy')}", beginning, info.file_size,
-        lambda start: MemberBytes(file, archive, info, start),
-    )  # fmt: skip
+    name = f"{path}:{info.filename.removesuffix('.npy')}"
+    array = npy_array(name, beginning, info.file_size, Member(path, archive, info), file)
     return replace(array, is_sequential=True)

@@ -9,9 +9,12 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from crossent.evaluation.errors import BadFile, BadOption
-from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
+import numpy as np
+
+from crossent.evaluation.errors import BadFile
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile, in_memory
 from crossent.evaluation.readers.npy import MAGIC, open_npy
 from crossent.evaluation.readers.npz import open_member, read_members
 from crossent.evaluation.readers.safetensors import open_tensor, read_entries
@@ -21,28 +24,28 @@ PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
 ZIP_MAGIC = b"PK\x03\x04"
 
 
-def open_arrays(
-    named: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], wanted: tuple[str, ...]
-) -> list[ArrayFile]:
+def open_arrays(given: Any, wanted: tuple[str, ...]) -> list[ArrayFile]:
     """The arrays that a path, a pattern or a list of them names, in order.
 
     Args:
-        named: paths; patterns such as "logits-*.npy", whose matches come in the order of their
-            numbers; in archives "outputs.npz:logits" where they hold several arrays.
+        given: paths; patterns such as "logits-*.npy", whose matches come in the order of their
+            numbers; in archives "outputs.npz:logits" where they hold several arrays. Anything else
+            is an array itself.
         wanted: what an array of an archive with several is called where none is named.
 
     Raises:
         BadFile: a file is missing, damaged, or has no such array.
     """
-    listed = [named] if isinstance(named, str | os.PathLike) else named
+    named = [given] if isinstance(given, str | os.PathLike) else given
+    is_path = isinstance(named, Sequence) and len(named) and isinstance(named[0], str | os.PathLike)
+    if not is_path:
+        return [in_memory(np.asarray(given), wanted[0])]
     with ExitStack() as opened:
         arrays = []
-        for path, name in chain.from_iterable(expand(os.fspath(one)) for one in listed):
+        for path, name in chain.from_iterable(expand(os.fspath(one)) for one in named):
             arrays.append(open_array(Path(path), name, wanted))
-            opened.callback(arrays[-1].numbers.close)
+            opened.callback(arrays[-1].close)
         opened.pop_all()  # they stay open where none is refused
-    if not arrays:
-        raise BadOption(f"no file is given for the {wanted[0]}")
     return arrays
 
 

@@ -12,15 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.evaluation.errors import BadFile
-from crossent.evaluation.readers.array_file import (
-    UNREADABLE,
-    ArrayFile,
-    FileBytes,
-    PlainFile,
-    check_held,
-    damaged,
-)
+from crossent.evaluation.errors import BadFile, check_held, damaged
+from crossent.evaluation.readers.array_file import ArrayFile, PlainFile
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
@@ -36,12 +29,6 @@ class TensorEntry(NamedTuple):
     shape: tuple[int, ...]
     begin: int  # of its bytes, counted from the end of the header
     end: int
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """NumPy's name of the type; None where it has none."""
-        known = TYPES.get(self.type_name)
-        return None if known is None else np.dtype(known)
 
 
 def read_entries(path: Path, file: PlainFile) -> dict[str, TensorEntry]:
@@ -62,11 +49,13 @@ def open_tensor(
 ) -> ArrayFile:
     """One array of a file. The numbers of all are at its end."""
     entry, held = entries[name], max(one.end for one in entries.values())
-    if entry.dtype is None:
+    if entry.type_name not in TYPES:
         raise BadFile(f"{path}:{name}: holds {entry.type_name}; save it as F32 or BF16")
-    numbers = FileBytes(file, file.size - held + entry.begin)
-    is_bfloat16 = entry.type_name == "BF16"
-    return ArrayFile(f"{path}:{name}", numbers, entry.shape, entry.dtype, is_bfloat16=is_bfloat16)
+    start, is_bfloat16 = file.size - held + entry.begin, entry.type_name == "BF16"
+    dtype = np.dtype(TYPES[entry.type_name])
+    return ArrayFile(
+        f"{path}:{name}", file, entry.shape, dtype, start, file, is_bfloat16=is_bfloat16
+    )
 
 
 def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
@@ -76,7 +65,7 @@ def parse_header(path: Path, text: bytes, held: int) -> dict[str, TensorEntry]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise damaged(str(path), UNREADABLE)
+        raise damaged(str(path))
     header.pop("__metadata__", None)
     entries = {name: parse_entry(path, name, fields) for name, fields in header.items()}
     reached = 0
@@ -107,14 +96,14 @@ def parse_entry(path: Path, name: str, fields: Any) -> TensorEntry:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise BadFile(f"{path}:{name}: its header cannot be read; save it again") from None
-    entry = TensorEntry(type_name, tuple(shape), begin, end)
     held = end - begin
-    if held < 0 or (entry.dtype is not None and math.prod(shape) * entry.dtype.itemsize != held):
+    of_each = np.dtype(TYPES[type_name]).itemsize if type_name in TYPES else None
+    if held < 0 or (of_each is not None and math.prod(shape) * of_each != held):
         raise BadFile(
-            f"{path}:{name}: its header lies: shape {entry.shape} of {type_name} does not take "
+            f"{path}:{name}: its header lies: shape {tuple(shape)} of {type_name} does not take "
             f"{held:,} bytes; save it again"
         )
-    return entry
+    return TensorEntry(type_name, tuple(shape), begin, end)
 
 
 def safetensors_header(name: str, shape: tuple[int, ...], type_name: str, nbytes: int) -> bytes:

@@ -23,15 +23,15 @@ LARGEST_LOADED = 16 << 20  # bytes of an archive's array that is read whole
 
 
 class Piece(NamedTuple):
-    """Rows begin .. end of a part, whose class k begins at number ``first + k * stride``.
+    """Numbers of rows begin .. end that lie together in an array, from number ``first`` on.
 
-    Where stride is 0, rows lie one after the other from ``first``.
+    They are of every class, or of one.
     """
 
     begin: int
     end: int
+    of_classes: slice | int
     first: int
-    stride: int
 
 
 class Layout(NamedTuple):
@@ -49,12 +49,13 @@ class Layout(NamedTuple):
     def pieces(self, start: int, stop: int) -> Iterator[Piece]:
         """Rows start .. stop in pieces that can be read or written."""
         if self.inner == 1:
-            yield Piece(start, stop, start * self.classes, 0)
+            yield Piece(start, stop, slice(None), start * self.classes)
             return
         while start < stop:
             o, i = divmod(start, self.inner)
             end = min(stop, (o + 1) * self.inner)
-            yield Piece(start, end, o * self.classes * self.inner + i, self.inner)
+            for k in range(self.classes):
+                yield Piece(start, end, k, (o * self.classes + k) * self.inner + i)
             start = end
 
 
@@ -104,30 +105,17 @@ class Table:
             start, part = end, part + 1
 
     def _read_piece(self, part: ArrayFile, piece: Piece, out: Array) -> None:
-        if piece.stride == 0:
-            part.read_into(out, piece.first)
-        else:
-            column = np.empty(piece.end - piece.begin, self.dtype)
-            for k in range(self.classes):
-                part.read_into(column, piece.first + k * piece.stride)
-                out[:, k] = column
+        together = out if isinstance(piece.of_classes, slice) else np.empty(len(out), self.dtype)
+        part.read_into(together, piece.first)
         if not part.dtype.isnative:
-            out.byteswap(inplace=True)
+            together.byteswap(inplace=True)
+        if together is not out:
+            out[:, piece.of_classes] = together
 
     def place(self, row: int) -> tuple[str, int]:
         """The file that holds a row, and the row's number in it."""
         part = bisect.bisect_right(self.firsts, row) - 1
         return self.parts[part].name, row - self.firsts[part]
-
-    @property
-    def names(self) -> list[str]:
-        """The files."""
-        return [part.name for part in self.parts]
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where a file is no longer what it was."""
-        for part in self.parts:
-            part.numbers.check_unchanged()
 
 
 def part_layout(part: ArrayFile, axis: int | None) -> Layout:
