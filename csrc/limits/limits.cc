@@ -11,46 +11,40 @@ namespace {
 constexpr int64_t kAhead = 4096;
 constexpr int kTogether = 8;  // vectors in one turn of a loop: enough to hide what an addition takes
 
-CROSSENT_INLINE void ask_for(const char* address) { __builtin_prefetch(address + kAhead); }
-
-uint64_t read(const char* from, int64_t bytes) {
+// Calls each(place, i) for every vector of as many whole turns as there are bytes for; returns where the rest begins.
+template <class X, class Each>
+CROSSENT_INLINE int64_t for_vectors(const char* data, int64_t bytes, const Each& each) {
   constexpr int64_t kStep = kTogether * kVectorBytes;
-  V<int64_t> sums[kTogether] = {};
   int64_t at = 0;
   for (; at + kStep <= bytes; at += kStep) {
 #pragma GCC unroll 8
     for (int i = 0; i < kTogether; ++i) {
-      const char* const place = from + at + i * kVectorBytes;
-      if (i * kVectorBytes % 64 == 0) ask_for(place);
-      sums[i] += load<int64_t>(reinterpret_cast<const int64_t*>(place));
+      const char* const place = data + at + i * kVectorBytes;
+      if (i * kVectorBytes % 64 == 0) __builtin_prefetch(place + kAhead);
+      each(reinterpret_cast<const X*>(place), i);
     }
   }
-  V<int64_t> all{};
-  for (const V<int64_t>& sum : sums) all += sum;
-  uint64_t result = 0;
-  for (int i = 0; i < kLanes<int64_t>; ++i) result += static_cast<uint64_t>(all[i]);
+  return at;
+}
+
+uint64_t read(const char* from, int64_t bytes) {
+  V<uint64_t> sums[kTogether] = {};
+  int64_t at =
+      for_vectors<uint64_t>(from, bytes, [&](const uint64_t* place, int i) { sums[i] += load<uint64_t>(place); });
+  for (int i = 1; i < kTogether; ++i) sums[0] += sums[i];
+  uint64_t result = sum_of_lanes<uint64_t>(sums[0]);
   for (; at < bytes; ++at) result += static_cast<unsigned char>(from[at]);
   return result;
 }
 
 template <class X>
 void scale(char* data, int64_t bytes, double factor) {
-  constexpr int64_t kStep = kTogether * kVectorBytes;
+  typedef X Anywhere __attribute__((aligned(1), may_alias));
   const V<X> factors = broadcast<X>(static_cast<X>(factor));
-  int64_t at = 0;
-  for (; at + kStep <= bytes; at += kStep) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kTogether; ++i) {
-      X* const place = reinterpret_cast<X*>(data + at + i * kVectorBytes);
-      if (i * kVectorBytes % 64 == 0) ask_for(reinterpret_cast<const char*>(place));
-      store<X>(place, load<X>(place) * factors);
-    }
-  }
+  int64_t at = for_vectors<X>(data, bytes,
+                              [&](const X* place, int) { store<X>(const_cast<X*>(place), load<X>(place) * factors); });
   for (; at + static_cast<int64_t>(sizeof(X)) <= bytes; at += sizeof(X)) {
-    X value;
-    __builtin_memcpy(&value, data + at, sizeof(X));
-    value *= static_cast<X>(factor);
-    __builtin_memcpy(data + at, &value, sizeof(X));
+    *reinterpret_cast<Anywhere*>(data + at) *= static_cast<X>(factor);
   }
 }
 
@@ -151,9 +145,7 @@ double exps(int64_t count) {
 
 namespace CROSSENT_SET {
 extern const Limits limits;
-const Limits limits = {
-    read, scale<float>, scale<double>, fill, exps<float>, exps<double>,
-};
+const Limits limits = {read, {scale<float>, scale<double>}, fill, {exps<float>, exps<double>}};
 }  // namespace CROSSENT_SET
 
 }  // namespace crossent

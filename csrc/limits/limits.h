@@ -6,15 +6,14 @@
 
 namespace crossent {
 
-// Each works on the calling thread alone. Memory may begin anywhere; `bytes` is any number.
+// Each works on the calling thread alone. Memory may begin anywhere; `bytes` is any number. Of two the first is for
+// float32, the other for float64.
 struct Limits {
-  uint64_t (*read)(const char* from, int64_t bytes);        // once, every byte; returns a value that depends on all
-  void (*scale)(char* data, int64_t bytes, double factor);  // float32 in place
-  void (*scale_doubles)(char* data, int64_t bytes, double factor);
-  void (*fill)(char* to, int64_t bytes);  // with the bytes of 1.0f
+  uint64_t (*read)(const char* from, int64_t bytes);           // once, every byte; a value that depends on all
+  void (*scale[2])(char* data, int64_t bytes, double factor);  // in place
+  void (*fill)(char* to, int64_t bytes);                       // with the bytes of 1.0f
   // exp of `count` numbers of a block that stays in L1, evenly spaced on [-kExpSpan, 0]; returns their sum.
-  double (*exps)(int64_t count);
-  double (*exps_of_doubles)(int64_t count);
+  double (*exps[2])(int64_t count);
 };
 
 constexpr double kExpSpan = 16;            // a logit is rarely further below its row's maximum

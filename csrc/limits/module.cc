@@ -1,8 +1,10 @@
 // The machine's own limits for Python: whole buffers on all threads, in pieces as the kernels take them.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <atomic>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,71 +33,55 @@ const Limits& limits_of(const std::string& isa) {
   throw nb::value_error(("no loops for " + isa + " run here").c_str());
 }
 
-// The bytes of a contiguous Python buffer, held while a loop uses them.
-class Bytes {
- public:
-  Bytes(nb::handle object, bool writable) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
-      throw nb::python_error();
-    }
-  }
-  ~Bytes() { PyBuffer_Release(&view_); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-
-  char* data() const { return static_cast<char*>(view_.buf); }
-  int64_t size() const { return view_.len; }
-
- private:
-  Py_buffer view_{};
-};
-
-// Calls body(begin, end) over [0, count) in pieces, on all threads, without the interpreter's lock.
-template <class Body>
-void in_pieces(int64_t count, int64_t piece, Body body) {
-  const nb::gil_scoped_release release;
-  const auto one = [&](int64_t i) { body(i * piece, (i + 1) * piece < count ? (i + 1) * piece : count); };
-  const int64_t pieces = (count + piece - 1) / piece;
-  if (pieces <= 1) return one(0);
-  parallel_for(
-      pieces,
-      [](void* context, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) (*static_cast<const decltype(one)*>(context))(i);
-      },
-      const_cast<void*>(static_cast<const void*>(&one)));
-}
+// Contiguous memory of any type.
+using Memory = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using ReadOnly = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
 constexpr int64_t kPieceBytes = 262144, kPieceExps = 65536;
 
-uint64_t read(const Limits& limits, nb::handle buffer) {
-  const Bytes bytes(buffer, false);
+// Calls body(begin, end) over [0, count) in pieces, on all threads.
+template <class Body>
+void in_pieces(int64_t count, int64_t piece, const Body& body) {
+  const auto run = [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) body(i * piece, (i + 1) * piece < count ? (i + 1) * piece : count);
+  };
+  const int64_t pieces = (count + piece - 1) / piece;
+  if (pieces <= 1) return run(0, pieces);
+  parallel_for(
+      pieces,
+      [](void* context, int64_t first, int64_t last) { (*static_cast<const decltype(run)*>(context))(first, last); },
+      const_cast<void*>(static_cast<const void*>(&run)));
+}
+
+// Calls run(data, bytes) on all threads, a piece of the memory at a time.
+template <class Run>
+void on_pieces(char* data, size_t bytes, const Run& run) {
+  in_pieces(static_cast<int64_t>(bytes), kPieceBytes,
+            [&](int64_t begin, int64_t end) { run(data + begin, end - begin); });
+}
+
+uint64_t read(const Limits& limits, const ReadOnly& buffer) {
   std::atomic<uint64_t> result{0};
-  in_pieces(bytes.size(), kPieceBytes,
-            [&](int64_t begin, int64_t end) { result += limits.read(bytes.data() + begin, end - begin); });
+  char* const data = static_cast<char*>(const_cast<void*>(buffer.data()));
+  on_pieces(data, buffer.nbytes(), [&](const char* from, int64_t bytes) { result += limits.read(from, bytes); });
   return result;
 }
 
-void scale(const Limits& limits, nb::handle buffer, double factor, bool doubles) {
-  const Bytes bytes(buffer, true);
-  const auto run = doubles ? limits.scale_doubles : limits.scale;
-  in_pieces(bytes.size(), kPieceBytes,
-            [&](int64_t begin, int64_t end) { run(bytes.data() + begin, end - begin, factor); });
+void scale(const Limits& limits, const Memory& buffer, double factor, bool doubles) {
+  on_pieces(static_cast<char*>(buffer.data()), buffer.nbytes(),
+            [&](char* data, int64_t bytes) { limits.scale[doubles](data, bytes, factor); });
 }
 
-void fill(const Limits& limits, nb::handle buffer) {
-  const Bytes bytes(buffer, true);
-  in_pieces(bytes.size(), kPieceBytes,
-            [&](int64_t begin, int64_t end) { limits.fill(bytes.data() + begin, end - begin); });
+void fill(const Limits& limits, const Memory& buffer) {
+  on_pieces(static_cast<char*>(buffer.data()), buffer.nbytes(), limits.fill);
 }
 
 double exps(const Limits& limits, int64_t count, bool doubles) {
-  const auto run = doubles ? limits.exps_of_doubles : limits.exps;
-  std::vector<double> sums(static_cast<size_t>((count + kPieceExps - 1) / kPieceExps));
-  in_pieces(count, kPieceExps,
-            [&](int64_t begin, int64_t end) { sums[static_cast<size_t>(begin / kPieceExps)] = run(end - begin); });
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
+  std::vector<double> sums(static_cast<size_t>(count / kPieceExps + 1));
+  in_pieces(count, kPieceExps, [&](int64_t begin, int64_t end) {
+    sums[static_cast<size_t>(begin / kPieceExps)] = limits.exps[doubles](end - begin);
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 }  // namespace
@@ -103,11 +89,13 @@ double exps(const Limits& limits, int64_t count, bool doubles) {
 
 NB_MODULE(_limits, module) {
   using crossent::Limits;
+  const nb::call_guard<nb::gil_scoped_release> without_lock;
   nb::class_<Limits>(module, "Limits")
-      .def("read", &crossent::read, nb::arg("buffer"))
-      .def("scale", &crossent::scale, nb::arg("buffer"), nb::arg("factor"), nb::arg("doubles"))
-      .def("fill", &crossent::fill, nb::arg("buffer"))
-      .def("exp", &crossent::exps, nb::arg("count"), nb::arg("doubles"));
+      .def("read", &crossent::read, nb::arg("buffer").noconvert(), without_lock)
+      .def("scale", &crossent::scale, nb::arg("buffer").noconvert(), nb::arg("factor"), nb::arg("doubles"),
+           without_lock)
+      .def("fill", &crossent::fill, nb::arg("buffer").noconvert(), without_lock)
+      .def("exp", &crossent::exps, nb::arg("count"), nb::arg("doubles"), without_lock);
   module.def("limits_of", &crossent::limits_of, nb::arg("isa"), nb::rv_policy::reference);
   module.def("set_num_threads", &crossent::set_num_threads, nb::arg("count"));
 }

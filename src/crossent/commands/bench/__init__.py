@@ -3,9 +3,10 @@
     command                 what the command line calls
     run                     contenders in alternation, round by round
     report · settings       what a run found and was made with, as data; document: back from JSON
-    process -> worker       one process a contender, JSON lines over its pipes
+    process -> worker       one process a contender; requests and answers over its pipes
     measure · accuracy      what a worker does: time, peak memory, errors against the truth
-    cases · contenders      what is computed, and by whom: a small class each
+    cases · arrays          what is computed, and on which numbers
+    contender · contenders  by whom: a small class each
     limits · _limits        the machine itself, as a contender; its native loops
     table · markdown · chart    what a report looks like; text: their figures and sentences
 

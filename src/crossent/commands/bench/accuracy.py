@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crossent.commands.bench.cases import SEED, Array, as_stored, from_stored
+from crossent.commands.bench.arrays import SEED, Array, as_stored, dtype_of, from_stored
 from crossent.commands.bench.contender import Contender
 
 
@@ -97,9 +97,6 @@ def largest_errors(got: Array, dtype: str, true: Array) -> tuple[float, float]:
 def errors_of(contender: Contender, regime: Regime, dtype: str) -> Errors:
     """A contender's largest errors in a regime; its logits have the type."""
     logits, targets = make_logits(regime, dtype)
-    rows = contender.rows(logits, targets, dtype)
-    losses, grad = truth(logits, targets)
-    return Errors(
-        *largest_errors(rows.losses, rows.losses_dtype, losses),
-        *largest_errors(from_stored(rows.grad), dtype, grad),
-    )
+    found = zip(contender.rows(logits, targets), truth(logits, targets), strict=True)
+    loss, grad = (largest_errors(from_stored(got), dtype_of(got), true) for got, true in found)
+    return Errors(*loss, *grad)

@@ -1,17 +1,17 @@
 """A report as a picture: a line a contender, a dot at its median, a bar where the machine ends."""
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, LogLocator
 
 from crossent.commands.bench import text
 from crossent.commands.bench.cases import GRADIENTS, LOSS
 from crossent.commands.bench.report import CaseResult, Report, Timing
 
-# Inches: the page, a contender's line, what stands above and below a panel, and where names end.
-WIDTH, LINE, HEAD, FOOT, TOP = 12.0, 0.23, 0.5, 0.5, 0.95
-NAMES, GAP, EDGE = 2.3, 2.45, 0.3
-PANEL = (WIDTH - NAMES - GAP - EDGE) / 2
+# Inches: the page, its head, what a case takes beside its lines, a contender's line, and around.
+WIDTH, HEAD, CASE, LINE, BESIDE, BETWEEN = 12.0, 0.85, 1.0, 0.23, 0.3, 0.12
+EDGE = BESIDE / WIDTH
 
 OURS, PEERS, LIMIT = "#1b6ca8", "#7d838c", "#c2410c"
 INK, FAINT, GRID = "#22262b", "#6b7280", "#e5e7eb"
@@ -24,46 +24,31 @@ Line = tuple[str, Timing, bool]  # label, figures, whether it is ours
 def chart(report: Report) -> Figure:
     """Every case, the loss on the left, loss and gradient on the right, on one scale."""
     rows = [[lines(report, result, tasks) for tasks in COLUMNS.values()] for result in report.cases]
-    inches = [LINE * max(1, *map(len, columns)) for columns in rows]
-    height = TOP + sum(inches) + len(rows) * (HEAD + FOOT)
-    figure = Figure(figsize=(WIDTH, height), dpi=130, facecolor="white")
-    write_head(figure, report)
-    if not rows:
-        return figure
-    panels = figure.subplots(
-        len(rows), len(COLUMNS), squeeze=False, height_ratios=inches,
-        gridspec_kw={
-            "left": NAMES / WIDTH, "right": 1 - EDGE / WIDTH, "wspace": GAP / PANEL,
-            "top": 1 - (TOP + HEAD) / height, "bottom": FOOT / height,
-            "hspace": (HEAD + FOOT) * len(rows) / sum(inches),
-        },
-    )  # fmt: skip
-    for result, columns, pair in zip(report.cases, rows, panels, strict=True):
-        top = (1 - pair[0].get_position().y1) * height - 0.25
-        write(figure, top, f"{result.case.title}, {result.case.dtype}", 11, weight="bold")
+    most = [max(1, *map(len, columns)) for columns in rows]
+    heights = [HEAD, *(CASE + LINE * count for count in most)]
+    layout = ConstrainedLayoutEngine(w_pad=BESIDE, h_pad=BETWEEN)
+    figure = Figure((WIDTH, sum(heights)), dpi=130, facecolor="white", layout=layout)
+    head, *parts = figure.subfigures(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    write_head(head, report)
+    for part, result, columns, count in zip(parts, report.cases, rows, most, strict=True):
+        title = f"{result.case.title}, {result.case.dtype}"
+        part.suptitle(title, x=EDGE, ha="left", fontsize=11, weight="bold", color=INK)
         scale = time_scale(result, [line for found in columns for line in found])
-        for axes, title, found in zip(pair, COLUMNS, columns, strict=True):
-            axes.set_title(title, loc="left", fontsize=9, color=FAINT)
-            axes.set_ylim(max(1, *map(len, columns)) - 0.5, -0.5)
+        for axes, heading, found in zip(part.subplots(1, 2), COLUMNS, columns, strict=True):
+            axes.set_title(heading, loc="left", fontsize=9, color=FAINT)
+            axes.set_ylim(count - 0.5, -0.5)
             draw_panel(axes, result, found, scale)
     return figure
 
 
-def write_head(figure: Figure, report: Report) -> None:
+def write_head(head: SubFigure, report: Report) -> None:
     """What is shown, and on what it was measured."""
     settings = report.settings
     machine = f"{text.processor_line(settings)}; {settings.threads} threads; {settings.isa}"
     legend = "Dot: median, line: quartiles, bar: what the machine needs at least."
-    write(figure, 0.4, "Softmax cross-entropy: time of a call", 16, weight="bold")
-    write(figure, 0.68, f"{machine}. {legend} Logarithmic scale.", 9, color=FAINT)
-
-
-def write(
-    figure: Figure, baseline: float, words: str, size: int, weight: str = "normal", color: str = INK
-) -> None:
-    """Text at the left edge, so many inches from the top."""
-    place = EDGE / WIDTH, 1 - baseline / figure.get_figheight()
-    figure.text(*place, words, fontsize=size, weight=weight, color=color)
+    title = "Softmax cross-entropy: time of a call"
+    head.text(EDGE, 0.5, title, fontsize=16, weight="bold", color=INK)
+    head.text(EDGE, 0.2, f"{machine}. {legend} Logarithmic scale.", fontsize=9, color=FAINT)
 
 
 def lines(report: Report, result: CaseResult, tasks: tuple[str, ...]) -> list[Line]:

@@ -1,39 +1,32 @@
 """What a contender is: one way to compute a case, in a process of its own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import crossent
-from crossent.commands.bench.cases import DTYPES, FRESH, LOSS, Array, Case
+from crossent.commands.bench.arrays import Array
+from crossent.commands.bench.cases import DTYPES, Case
+from crossent.commands.bench.measure import Call
+from crossent.commands.info import installed_version
 
-Calls = dict[str, Callable[[], Any]]
-
-
-class Rows(NamedTuple):
-    """Losses of rows, and the gradient of their sum in the logits' type."""
-
-    losses: Array
-    losses_dtype: str  # by name: bfloat16 arrives here as float32
-    grad: Array  # bfloat16 as float32, or as it is stored
+Calls = dict[str, Call]
 
 
 class Contender(ABC):
     """One way to compute a case. A worker process holds one and calls, in this order:
 
-    start, then for each case load and, many times, one of the calls that it gave and restore; rows
-    at any time after start. What load sets on self is deleted when the case is done.
+    start, then for each case load and, many times, the calls that it gave; rows at any time after
+    start. Arrays are as `bench.cases` stores them.
     """
 
     name: ClassVar[str]  # on the command line
     title: ClassVar[str]  # in tables
     ours: ClassVar[bool] = False
-    modules: ClassVar[tuple[str, ...]] = ()  # what it imports
-    packages: ClassVar[tuple[str, ...]] = ()  # what pip calls them
+    packages: ClassVar[tuple[str, ...]] = ()  # what it rests on beside NumPy, as pip calls them
     environment: ClassVar[Mapping[str, str]] = {}  # of its process
     dtypes: ClassVar[tuple[str, ...]] = DTYPES
-    tasks: ClassVar[tuple[str, ...]] = (LOSS, FRESH)
     any_axis: ClassVar[bool] = True  # False: classes must be last
     compiles: ClassVar[bool] = False  # takes seconds before its first result
     held: ClassVar[int] = 1  # arrays of the logits' size between calls
@@ -50,16 +43,18 @@ class Contender(ABC):
 
     @abstractmethod
     def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
-        """The functions that are timed, by task. Each gives the loss, or a tuple that begins with
-        it; None where there is no loss. They compute on copies of the arrays, in the contender's
-        own form and in memory of its own."""
-
-    def restore(self, task: str) -> None:  # noqa: B027 (there may be nothing to do)
-        """Bring back what a call of the task overwrote or left behind. Called after every call."""
+        """What is timed, by task. Each function gives the loss, or a tuple that begins with it;
+        None where there is no loss. They compute on copies of the arrays, in the contender's own
+        form and in memory of its own, which is let go with them."""
 
     @abstractmethod
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        """Losses and gradient of (N, C) logits, as `bench.cases` stores them."""
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
+        """Losses (N,), and the gradient of their sum, for (N, C) logits."""
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether all packages that it needs are there; none is imported."""
+        return all(installed_version(package) for package in cls.packages)
 
     @classmethod
     def why_not(cls, case: Case) -> str | None:

@@ -17,11 +17,12 @@ import numpy as np
 
 import crossent
 from crossent.commands.bench import _limits
-from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, Array, Case
-from crossent.commands.bench.contender import Calls, Contender, Rows
+from crossent.commands.bench.arrays import Array
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, Case
+from crossent.commands.bench.contender import Calls, Contender
+from crossent.commands.bench.measure import Call
 
 READ, SCALE, FILL, FILL_SMALL, EXP = "read", "scale", "fill", "fill_small", "exp"
-LIMITS = (READ, SCALE, FILL, FILL_SMALL, EXP)
 # What a task cannot beat: the largest of these. (`out=` moves more than scaling in place does.)
 BOUNDS = {
     LOSS: (READ, EXP),
@@ -29,7 +30,6 @@ BOUNDS = {
     OUT: (SCALE, EXP),
     IN_PLACE: (SCALE, EXP),
 }
-PAGES = {FILL: "MADV_HUGEPAGE", FILL_SMALL: "MADV_NOHUGEPAGE"}  # how the system is advised
 
 
 def fresh_memory(size: int, advice: str) -> mmap.mmap:
@@ -46,7 +46,6 @@ class MachineLimits(Contender):
     """Five bare loops, of the instruction set that crossent uses."""
 
     name, title = "limits", "the machine's limits"
-    tasks = LIMITS
     held, most_held = 1, 2
 
     def start(self, threads: int) -> int:
@@ -56,20 +55,25 @@ class MachineLimits(Contender):
     def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
         loops, doubles = _limits.limits_of(crossent.isa()), case.dtype == "float64"
         logits = np.array(arrays["logits"])
-        self.bytes = case.bytes
-        fresh = self.fresh = {task: fresh_memory(case.bytes, PAGES[task]) for task in PAGES}
         return {
-            READ: lambda: (None, loops.read(logits)),
-            SCALE: lambda: loops.scale(logits, 1.0, doubles),
-            FILL: lambda: loops.fill(fresh[FILL]),
-            FILL_SMALL: lambda: loops.fill(fresh[FILL_SMALL]),
-            EXP: lambda: (None, loops.exp(case.elements, doubles)),
+            READ: Call(lambda: (None, loops.read(logits))),
+            SCALE: Call(lambda: loops.scale(logits, 1.0, doubles)),
+            FILL: filling(loops, case.bytes, "MADV_HUGEPAGE"),
+            FILL_SMALL: filling(loops, case.bytes, "MADV_NOHUGEPAGE"),
+            EXP: Call(lambda: (None, loops.exp(case.elements, doubles))),
         }
 
-    def restore(self, task: str) -> None:
-        if task in PAGES:
-            self.fresh.pop(task).close()
-            self.fresh[task] = fresh_memory(self.bytes, PAGES[task])
-
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         raise NotImplementedError("limits have no loss")
+
+
+def filling(loops: _limits.Limits, size: int, advice: str) -> Call:
+    """Filling fresh memory, each time another."""
+    memory = fresh_memory(size, advice)
+
+    def renew() -> None:
+        nonlocal memory
+        memory.close()
+        memory = fresh_memory(size, advice)
+
+    return Call(lambda: loops.fill(memory), renew)

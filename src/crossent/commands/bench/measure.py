@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 # A turn repeats a call for at least so long and so often, unless that takes longer than the last.
 TURN_SECONDS, TURN_CALLS, LONG_TURN_SECONDS = 0.02, 5, 0.2
 
-Call = Callable[[], Any]  # gives the loss, or a tuple that begins with it
+
+class Call(NamedTuple):
+    """What is timed, and what then brings back whatever it overwrote or left behind."""
+
+    function: Callable[[], Any]  # gives the loss, or a tuple that begins with it
+    restore: Callable[[], object] = lambda: None
 
 
 class Turn(NamedTuple):
@@ -24,10 +29,10 @@ class Turn(NamedTuple):
     peak_bytes: int | None = None  # None where the system does not say: only Linux does, in /proc
 
 
-def clocked(call: Call) -> tuple[float, Any]:
+def clocked(function: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds of one call, and its result."""
     start = time.perf_counter()
-    result = call()
+    result = function()
     return time.perf_counter() - start, result
 
 
@@ -37,16 +42,16 @@ def loss_of(result: Any) -> float | None:
     return None if loss is None else float(loss)
 
 
-def timed(call: Call, restore: Call) -> tuple[float, float | None]:
+def timed(call: Call) -> tuple[float, float | None]:
     """Seconds of one call, and its loss. What the call left behind is then put right."""
-    seconds, result = clocked(call)
+    seconds, result = clocked(call.function)
     loss = loss_of(result)
     del result
-    restore()
+    call.restore()
     return seconds, loss
 
 
-def take_turn(call: Call, restore: Call) -> Turn:
+def take_turn(call: Call) -> Turn:
     """Calls once, then again and again against the clock.
 
     Since its last turn other processes have used the caches, and a virtual machine may have given
@@ -55,11 +60,11 @@ def take_turn(call: Call, restore: Call) -> Turn:
     gc.collect()
     gc.disable()  # as timeit does
     try:
-        timed(call, restore)
+        timed(call)
         samples: list[float] = []
         spent = 0.0
         while spent < TURN_SECONDS or (len(samples) < TURN_CALLS and spent < LONG_TURN_SECONDS):
-            seconds, loss = timed(call, restore)
+            seconds, loss = timed(call)
             samples.append(seconds)
             spent += seconds
     finally:
@@ -73,15 +78,21 @@ _RESET_PEAK = "5"  # proc_pid_clear_refs(5)
 FREEING_SECONDS = 0.05  # for libraries that free memory in a thread of their own, as XLA does
 
 
-def watch_memory(call: Call, restore: Call) -> Turn:
+def warm_up(call: Call) -> Turn:
+    """Two calls: one compiles and touches memory; of the second the peak memory is measured."""
+    timed(call)
+    return watch_memory(call)
+
+
+def watch_memory(call: Call) -> Turn:
     """One call, and the peak of resident memory less what was there before."""
     give_back_freed_memory()
     before = resident("VmRSS") if reset_peak() else None
-    seconds, result = clocked(call)
+    seconds, result = clocked(call.function)
     peak = None if before is None else max(0, resident("VmHWM") - before)
     loss = loss_of(result)
     del result
-    restore()
+    call.restore()
     return Turn(seconds, loss, peak_bytes=peak)
 
 

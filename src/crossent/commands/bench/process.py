@@ -1,7 +1,7 @@
 """The other end of a worker's pipes."""
 
-import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -31,7 +31,6 @@ class Worker:
         self._launch()
 
     def _launch(self) -> None:
-        self.alive = True
         environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(self.threads))
         environment.pop(HUGE_PAGES_SETTING, None)
         name = self.contender.name
@@ -42,7 +41,6 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
-            text=True,
             env=environment | dict(self.contender.environment),
         )
 
@@ -58,46 +56,42 @@ class Worker:
         Raises:
             ContenderError: it cannot start either.
         """
-        if not self.alive:
+        if self._process.returncode is not None:
             self.close()
             self._launch()
             self.ask("start")
 
-    def ask(self, do: str, **more: Any) -> Any:
+    def ask(self, do: str, *more: Any) -> Any:
         """Send a request, wait, and return its answer.
 
         Raises:
             ContenderError: the worker says that it failed, or has died.
         """
-        if not self.alive:
-            raise ContenderError("its process has ended")
-        self.send(do, **more)
+        self.send(do, *more)
         return self.receive()
 
-    def send(self, do: str, **more: Any) -> None:
+    def send(self, do: str, *more: Any) -> None:
         """Send a request without waiting for its answer."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # receive says why
-            self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
+            pickle.dump((do, more), self._process.stdin)
             self._process.stdin.flush()
 
     def receive(self) -> Any:
         """The answer to the oldest request that has none."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.endswith("\n"):
-            self.alive = False
-            raise ContenderError(self._how_it_ended())
-        reply = json.loads(line)
-        if "error" in reply:
-            raise ContenderError(reply["error"])
-        return reply["ok"]
+        try:
+            answer, error = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            raise ContenderError(self._how_it_ended()) from None
+        if error:
+            raise ContenderError(error)
+        return answer
 
     def _how_it_ended(self) -> str:
         code = self._process.wait()
         if code == -signal.SIGKILL:
             return "its process was killed: out of memory?"
         self._complaints.seek(0)
-        lines = self._complaints.read().split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "without a word")
-        return f"its process ended with code {code}: {last.strip()}"
+        lines = [line.strip() for line in self._complaints if line.strip()]
+        return f"its process ended with code {code}: {lines[-1] if lines else 'without a word'}"

@@ -7,17 +7,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict
-from importlib.util import find_spec
 from math import inf, isclose
 from pathlib import Path
 from typing import Any
 
-from crossent.commands.bench.accuracy import REGIMES, Errors, can_judge
-from crossent.commands.bench.cases import Case, shared_folder, write_arrays
+from crossent.commands.bench.accuracy import REGIMES, can_judge
+from crossent.commands.bench.arrays import shared_folder, write_arrays
+from crossent.commands.bench.cases import Case
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.limits import MachineLimits
-from crossent.commands.bench.measure import proc_bytes
+from crossent.commands.bench.measure import Turn, proc_bytes
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import Accuracy, CaseResult, Participant, Report, Timing
 from crossent.commands.bench.settings import Settings
@@ -55,51 +54,31 @@ def run_bench(
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory("-crossent-bench", dir=folder)
         arrays = Path(stack.enter_context(temporary))
-        workers = [
-            stack.enter_context(closing(Worker(contender, threads)))
+        workers = {
+            contender.name: stack.enter_context(closing(Worker(contender, threads)))
             for contender in everyone
-            if is_installed(contender)
-        ]
+            if contender.is_installed()
+        }
         steps = len(cases) * (1 + rounds) + len(dtypes)  # a warm-up and the rounds of each case
         advance = stack.enter_context(progress("measuring", steps))
-        started = start_all(workers)
-        running = [worker for worker in workers if not started[worker.contender.name].absent]
+        for worker in workers.values():
+            worker.send("start")  # they import side by side
+        participants = [participant_of(each, workers.get(each.name)) for each in everyone]
+        running = [workers[each.name] for each in participants if not each.absent]
         results = tuple(run_case(case, running, rounds, arrays, advance) for case in cases)
         judged = tuple(judge_all(dtypes, running, advance))
-    listed = tuple(started.get(c.name) or absent(c) for c in contenders)
-    return Report(settings, listed, results, judged)
+    return Report(settings, tuple(participants[1:]), results, judged)
 
 
-def is_installed(contender: type[Contender]) -> bool:
-    """Whether all modules that a contender needs are there; none is imported."""
-    return all(find_spec(module) is not None for module in contender.modules)
-
-
-def absent(contender: type[Contender]) -> Participant:
-    """A contender that is not installed, and how to install it."""
-    return participant(
-        contender, absent=f"not installed: pip install {' '.join(contender.packages)}"
-    )
-
-
-def participant(contender: type[Contender], **found: Any) -> Participant:
-    """A contender with what was found out about it."""
-    return Participant(contender.name, contender.title, contender.ours, **found)
-
-
-def start_all(workers: list[Worker]) -> dict[str, Participant]:
-    """What every worker says of itself, by contender. They import side by side."""
-    for worker in workers:
-        worker.send("start")
-    started = {}
-    for worker in workers:
-        contender = worker.contender
+def participant_of(contender: type[Contender], worker: Worker | None) -> Participant:
+    """A contender with what its worker, which is starting, says of it; or how to install it."""
+    found: dict[str, Any] = {"absent": f"not installed: pip install {' '.join(contender.packages)}"}
+    if worker is not None:
         try:
             found = worker.receive() | {"environment": dict(contender.environment)}
         except ContenderError as error:
             found = {"absent": f"does not start: {error}"}
-        started[contender.name] = participant(contender, **found)
-    return started
+    return Participant(contender.name, contender.title, contender.ours, **found)
 
 
 def judge_all(dtypes: list[str], workers: list[Worker], advance: Advance) -> Iterator[Accuracy]:
@@ -113,56 +92,89 @@ def judge_all(dtypes: list[str], workers: list[Worker], advance: Advance) -> Ite
 
 def judge(worker: Worker, dtype: str) -> Accuracy:
     """One contender's errors for one type, or why there are none."""
-    name = worker.contender.name
-    reason = worker.contender.why_not(Case((1, 2), dtype))
+    errors, reason = {}, worker.contender.why_not(Case((1, 2), dtype))
     if reason is None and not can_judge(dtype):
         reason = f"np.longdouble is no more precise than {dtype} on this machine"
-    if reason is not None:
-        return Accuracy(name, dtype, {}, reason)
-    try:
-        worker.revive()
-        found = {regime: worker.ask("errors", regime=regime, dtype=dtype) for regime in REGIMES}
-    except ContenderError as error:
-        return Accuracy(name, dtype, {}, str(error))
-    return Accuracy(name, dtype, {regime: Errors(**each) for regime, each in found.items()})
+    if reason is None:
+        try:
+            worker.revive()
+            errors = {regime: worker.ask("errors", regime, dtype) for regime in REGIMES}
+        except ContenderError as error:
+            reason = str(error)
+    return Accuracy(worker.contender.name, dtype, errors, reason)
 
 
 # --- One case -------------------------------------------------------------------------------------
 
 
 class Entry:
-    """A worker within one case, and what it has measured."""
+    """A worker within one case: what it has measured, or why it is left out."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, worker: Worker, case: Case, folder: Path, keep: bool) -> None:
+        self.worker, self.case, self.folder = worker, case, folder
+        # Where memory is short nothing is kept between turns: arrays are loaded anew for each.
+        self.keep, self.loaded = keep, False
         self.name = worker.contender.name
-        self.rounds = 0  # in which it takes part
-        self.first: dict[str, Any] = {}  # of each task, at the warm-up
-        self.turns: dict[str, list[Any]] = {task: [] for task in worker.contender.tasks}
+        # By task. The first is the warm-up: compiled, its memory measured, its time foreseen.
+        self.turns: list[dict[str, Turn]] = []
+        self.left_out: str | None = None
 
-    def warm_up(self, rounds: int) -> None:
-        """Every task for the first time: compiled, its memory measured, its time foreseen."""
-        self.first = {task: self.worker.ask("warm_up", task=task) for task in self.turns}
-        seconds = sum(CALLS_PER_TURN * first["seconds"] for first in self.first.values())
-        self.rounds = rounds_for(seconds, rounds)
+    def take_turn(self) -> None:
+        """One turn of every task. Whoever fails is left out from then on."""
+        try:
+            if not self.loaded:
+                self.load()
+            time.sleep(SETTLE_SECONDS)
+            turn = self.worker.ask("turn" if self.turns else "warm_up")
+            self.check_losses(turn)
+            self.turns.append(turn)
+            if not self.keep:
+                self.unload()
+        except ContenderError as error:
+            self.leave_out(str(error))
 
-    def take_turn(self, dtype: str) -> None:
-        """One turn of every task."""
-        time.sleep(SETTLE_SECONDS)
-        for task, turns in self.turns.items():
-            turn = self.worker.ask("turn", task=task)
-            loss, before = turn["loss"], self.first[task]["loss"]
-            if not same_loss(loss, before, dtype):
+    def check_losses(self, turn: dict[str, Turn]) -> None:
+        """Raise ContenderError where a turn's losses are not those of the warm-up."""
+        for task, first in self.turns[0].items() if self.turns else ():
+            loss, before = turn[task].loss, first.loss
+            if not same_loss(loss, before, self.case.dtype):
                 raise ContenderError(f"loss {loss:.7g} after {before:.7g}: inputs changed")
-            turns.append(turn)
 
-    def timings(self) -> Iterator[Timing]:
-        """The results, task by task."""
-        for task, turns in self.turns.items():
-            samples = tuple(turn["seconds"] for turn in turns)
-            calls = sum(turn["calls"] for turn in turns)
-            if turns:
-                yield Timing(self.name, task, samples, calls, self.first[task]["peak_bytes"])
+    def load(self) -> None:
+        """Have the worker hold the arrays; ContenderError where it cannot compute the case here."""
+        contender = self.worker.contender
+        if reason := contender.why_not(self.case):
+            raise ContenderError(reason)
+        needed, room = contender.most_held * self.case.bytes / 2**30, free_memory() / 2**30
+        if needed > room:
+            raise ContenderError(f"needs {needed:.1f} GiB; {room:.1f} GiB are free")
+        self.worker.revive()
+        self.worker.ask("load", self.case, self.folder)
+        self.loaded = True
+
+    def unload(self) -> None:
+        """Have the worker let go of them."""
+        self.loaded = False
+        self.worker.ask("unload")
+
+    def leave_out(self, reason: str) -> None:
+        """From here on the worker takes no part in the case."""
+        self.left_out = reason
+        with suppress(ContenderError):  # it may be dead
+            self.unload()
+
+    def share(self, rounds: int) -> int:
+        """In how many rounds it takes part."""
+        seconds = sum(turn.seconds for turn in self.turns[0].values())
+        return rounds_for(CALLS_PER_TURN * seconds, rounds)
+
+    def results(self) -> Iterator[Timing]:
+        """What was measured, task by task."""
+        for task, first in self.turns[0].items():
+            turns = [turn[task] for turn in self.turns[1:]]
+            samples = tuple(turn.seconds for turn in turns)
+            calls = sum(turn.calls for turn in turns)
+            yield Timing(self.name, task, samples, calls, first.peak_bytes)
 
 
 def rounds_for(seconds: float, rounds: int) -> int:
@@ -175,73 +187,18 @@ def rounds_for(seconds: float, rounds: int) -> int:
     return min(rounds, max(LEAST_ROUNDS, affordable))
 
 
-def takes_part(share: int, number: int, rounds: int) -> bool:
+def is_in_round(share: int, number: int, rounds: int) -> bool:
     """Whether a worker that takes part in `share` rounds is in this one: they are spread evenly.
 
-    >>> [number for number in range(9) if takes_part(3, number, 9)]
+    >>> [number for number in range(9) if is_in_round(3, number, 9)]
     [2, 5, 8]
     """
     return (number * share) // rounds != ((number + 1) * share) // rounds
 
 
-def same_loss(loss: float, other: float | None, dtype: str) -> bool:
+def same_loss(loss: float | None, other: float | None, dtype: str) -> bool:
     """Whether two results are the same computation's; limits have none."""
-    return other is None or isclose(loss, other, rel_tol=LOSS_TOLERANCE[dtype])
-
-
-class CaseRun:
-    """The state of one case: who takes part, and who was left out."""
-
-    def __init__(self, case: Case, workers: list[Worker], folder: Path) -> None:
-        self.case, self.folder = case, folder
-        self.left_out: dict[str, str] = {}
-        self.entries = [Entry(worker) for worker in workers]
-        held = sum(worker.contender.held for worker in workers)
-        most = max((worker.contender.most_held for worker in workers), default=0)
-        # Where memory is short nothing is kept between turns: arrays are loaded anew for each.
-        self.keep = (held + most) * case.bytes < free_memory()
-
-    def everyone_does(
-        self, turn: Callable[[Entry], None], entries: list[Entry], advance: Advance
-    ) -> None:
-        """A turn of one after the other, a step in all; whoever fails is left out from then on."""
-        for entry in entries:
-            try:
-                if not self.keep or not entry.rounds:
-                    self.load(entry.worker)
-                turn(entry)
-                if not self.keep:
-                    entry.worker.ask("unload")
-            except ContenderError as error:
-                self.leave_out(entry, str(error))
-            advance(1 / len(entries))
-
-    def load(self, worker: Worker) -> None:
-        """Have the worker hold the arrays; ContenderError where it cannot compute the case here."""
-        contender = worker.contender
-        if reason := contender.why_not(self.case):
-            raise ContenderError(reason)
-        needed, room = contender.most_held * self.case.bytes / 2**30, free_memory() / 2**30
-        if needed > room:
-            raise ContenderError(f"needs {needed:.1f} GiB; {room:.1f} GiB are free")
-        worker.revive()
-        worker.ask("load", case=asdict(self.case), folder=str(self.folder))
-
-    def leave_out(self, entry: Entry, reason: str) -> None:
-        """From here on the worker takes no part in the case."""
-        self.left_out[entry.name] = reason
-        self.entries.remove(entry)
-        with suppress(ContenderError):  # it may be dead
-            entry.worker.ask("unload")
-
-    def leave_out_the_wrong(self) -> None:
-        """Who computes another loss than the first contender does computes something else."""
-        warm = [(entry, first) for entry in self.entries for first in entry.first.values()]
-        losses = [(entry, first["loss"]) for entry, first in warm if first["loss"] is not None]
-        for entry, loss in losses:
-            first, expected = losses[0]
-            if entry in self.entries and not same_loss(loss, expected, self.case.dtype):
-                self.leave_out(entry, f"loss {loss:.7g}, but {first.name} {expected:.7g}")
+    return loss is None or other is None or isclose(loss, other, rel_tol=LOSS_TOLERANCE[dtype])
 
 
 def run_case(
@@ -249,22 +206,46 @@ def run_case(
 ) -> CaseResult:
     """Time every worker that can compute the case, in alternation; the first one moves on."""
     write_arrays(case, folder)
-    run = CaseRun(case, workers, folder)
-    run.everyone_does(lambda entry: entry.warm_up(rounds), list(run.entries), advance)
-    run.leave_out_the_wrong()
+    held = sum(worker.contender.held for worker in workers)
+    most = max((worker.contender.most_held for worker in workers), default=0)
+    keep = (held + most) * case.bytes < free_memory()
+    everyone = [Entry(worker, case, folder, keep) for worker in workers]
+    take_turns(everyone, advance)
+    entries = [entry for entry in everyone if not entry.left_out]
+    leave_out_the_wrong(entries)
     order = []
     for number in range(rounds):
-        taking_turns = [e for e in run.entries if takes_part(e.rounds, number, rounds)]
-        first = number % max(1, len(taking_turns))
-        taking_turns = taking_turns[first:] + taking_turns[:first]
-        run.everyone_does(lambda entry: entry.take_turn(case.dtype), taking_turns, advance)
-        order.append(tuple(entry.name for entry in taking_turns))
-    for entry in run.entries if run.keep else ():
-        entry.worker.ask("unload")
-    timings = [timing for entry in run.entries for timing in entry.timings()]
+        entries = [entry for entry in entries if not entry.left_out]
+        turn = [entry for entry in entries if is_in_round(entry.share(rounds), number, rounds)]
+        first = number % max(1, len(turn))
+        turn = turn[first:] + turn[:first]
+        take_turns(turn, advance)
+        order.append(tuple(entry.name for entry in turn))
+    for entry in everyone:
+        if entry.loaded:
+            entry.unload()
+    left_out = {entry.name: entry.left_out for entry in everyone if entry.left_out}
+    timings = [t for entry in everyone if not entry.left_out for t in entry.results()]
     limits = tuple(timing for timing in timings if timing.contender == MachineLimits.name)
     others = tuple(timing for timing in timings if timing.contender != MachineLimits.name)
-    return CaseResult(case, limits, others, run.left_out, tuple(order))
+    return CaseResult(case, limits, others, left_out, tuple(order))
+
+
+def take_turns(entries: list[Entry], advance: Advance) -> None:
+    """A turn of one after the other, a step in all."""
+    for entry in entries:
+        entry.take_turn()
+        advance(1 / len(entries))
+
+
+def leave_out_the_wrong(entries: list[Entry]) -> None:
+    """Who computes another loss than the first contender does computes something else."""
+    warm = [(entry, turn.loss) for entry in entries for turn in entry.turns[0].values()]
+    losses = [(entry, loss) for entry, loss in warm if loss is not None]
+    for entry, loss in losses:
+        first, expected = losses[0]
+        if not entry.left_out and not same_loss(loss, expected, entry.case.dtype):
+            entry.leave_out(f"loss {loss:.7g}, but {first.name} {expected:.7g}")
 
 
 def free_memory() -> float:

@@ -20,11 +20,6 @@ PREFIXES = (
 )  # fmt: skip
 
 
-def command() -> str:
-    """The command line that makes this run."""
-    return shlex.join(["crossent", *sys.argv[1:]])
-
-
 def environment() -> dict[str, str]:
     """The variables that matter and are set, without those that the bench sets itself."""
     ours = {*THREAD_SETTINGS, HUGE_PAGES_SETTING}
@@ -84,4 +79,4 @@ class Settings:
     environment: dict[str, str] = field(default_factory=environment)
     load_average: float | None = field(default_factory=load_average)
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
-    command: str = field(default_factory=command)
+    command: str = field(default_factory=lambda: shlex.join(["crossent", *sys.argv[1:]]))

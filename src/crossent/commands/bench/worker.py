@@ -1,22 +1,22 @@
 """A process of one contender: ``python -m crossent.commands.bench.worker NAME THREADS``.
 
-Reads one JSON request a line on standard input, {"do": ..., more}, and answers each with one line:
-{"ok": ...} or {"error": "..."}. Ends with its input.
+Reads pickled requests on standard input, (method of Session, arguments), and answers each with a
+pair: the answer, or None and what went wrong in one line. Ends with its input.
 """
 
-import json
 import os
+import pickle
 import sys
-from dataclasses import asdict
-from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-from crossent.commands.bench.accuracy import REGIMES, errors_of
-from crossent.commands.bench.cases import Case, read_arrays
+from crossent.commands.bench.accuracy import REGIMES, Errors, errors_of
+from crossent.commands.bench.arrays import read_arrays
+from crossent.commands.bench.cases import Case
 from crossent.commands.bench.contender import Calls, Contender
 from crossent.commands.bench.contenders import WORKERS
-from crossent.commands.bench.measure import take_turn, timed, watch_memory
+from crossent.commands.bench.measure import Turn, take_turn, warm_up
 
 
 class Session:
@@ -25,63 +25,58 @@ class Session:
     def __init__(self, contender: Contender, threads: int) -> None:
         self.contender = contender
         self.threads = threads
-        self.own: set[str] = set()  # attributes that outlast a case
         self.calls: Calls = {}
 
     def start(self) -> dict[str, Any]:
         """Import and answer with versions and threads."""
         threads = self.contender.start(self.threads)
-        self.own = set(vars(self.contender))
         return {"versions": self.contender.versions(), "threads": threads}
 
-    def load(self, case: dict[str, Any], folder: str) -> None:
+    def load(self, case: Case, folder: Path) -> None:
         """Take the arrays of a case."""
-        fields = case | {"shape": tuple(case["shape"])}
-        self.calls = self.contender.load(Case(**fields), read_arrays(Path(folder)))
+        self.calls = self.contender.load(case, read_arrays(folder))
 
-    def warm_up(self, task: str) -> dict[str, Any]:
-        """Two calls: one compiles and touches memory; of the second the peak memory is measured."""
-        restore = partial(self.contender.restore, task)
-        timed(self.calls[task], restore)
-        return watch_memory(self.calls[task], restore)._asdict()
+    def warm_up(self) -> dict[str, Turn]:
+        """Every task for the first time; its memory is measured."""
+        return {task: warm_up(call) for task, call in self.calls.items()}
 
-    def turn(self, task: str) -> dict[str, Any]:
-        """One round's turn of a task."""
-        return take_turn(self.calls[task], partial(self.contender.restore, task))._asdict()
+    def turn(self) -> dict[str, Turn]:
+        """One round's turn of every task."""
+        return {task: take_turn(call) for task, call in self.calls.items()}
 
     def unload(self) -> None:
         """Let go of the case."""
         self.calls = {}
-        for name in set(vars(self.contender)) - self.own:
-            delattr(self.contender, name)
 
-    def errors(self, regime: str, dtype: str) -> dict[str, Any]:
+    def errors(self, regime: str, dtype: str) -> Errors:
         """The largest errors in a regime."""
-        return asdict(errors_of(self.contender, REGIMES[regime], dtype))
+        return errors_of(self.contender, REGIMES[regime], dtype)
 
 
-def serve(session: Session, requests: TextIO, replies: TextIO) -> None:
+def serve(session: Session, requests: BufferedReader, replies: BinaryIO) -> None:
     """Answer requests until there are no more."""
-    for line in requests:
-        request = json.loads(line)
+    while requests.peek(1):
+        do, arguments = pickle.load(requests)
+        answer, failure = None, None
         try:
-            reply = {"ok": getattr(session, request.pop("do"))(**request)}
+            answer = getattr(session, do)(*arguments)
         except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        print(json.dumps(reply), file=replies, flush=True)
+            failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        pickle.dump((answer, failure), replies)
+        replies.flush()
 
 
 def main() -> None:
     """Take the pipes, keep other threads' processors free, and serve."""
     name, threads = sys.argv[1], int(sys.argv[2])
     # What libraries print must not come between the replies: it goes to standard error.
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     if hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
         if threads < len(processors):  # XLA takes every processor that it may use
             os.sched_setaffinity(0, processors[:threads])
-    serve(Session(WORKERS[name](), threads), sys.stdin, replies)
+    serve(Session(WORKERS[name](), threads), os.fdopen(0, "rb", closefd=False), replies)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,16 @@ from typing import Any
 import numpy as np
 
 import crossent
-from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, TASKS, Array, Case
-from crossent.commands.bench.contender import Calls, Contender, Rows
-
-
-def as_logits(stored: Array, dtype: str) -> Array:
-    """Stored logits in the type that the functions take: ml_dtypes has bfloat16."""
-    return stored.view(import_module("ml_dtypes").bfloat16) if dtype == "bfloat16" else stored
+from crossent.commands.bench.arrays import Array, as_bits, as_logits
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, Case
+from crossent.commands.bench.contender import Calls, Contender
+from crossent.commands.bench.measure import Call
 
 
 class Crossent(Contender):
     """The loss alone, and with its gradient in fresh memory, in `out=` and over the logits."""
 
     name, title, ours = "crossent", "crossent", True
-    tasks = TASKS
     held, most_held = 2, 3
 
     def start(self, threads: int) -> int:
@@ -35,28 +31,25 @@ class Crossent(Contender):
         return super().why_not(case)
 
     def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
-        self.pristine = arrays["logits"]
-        self.stored = np.array(self.pristine)
-        logits, targets = as_logits(self.stored, case.dtype), np.array(arrays["targets"])
-        out, axis = as_logits(np.ones_like(self.stored), case.dtype), case.axis
+        pristine = as_logits(arrays["logits"])
+        logits, out = np.array(pristine), np.ones_like(pristine)
+        targets, axis = np.array(arrays["targets"]), case.axis
         with_grad = crossent.cross_entropy_and_grad
         return {
-            LOSS: lambda: crossent.cross_entropy(logits, targets, axis=axis),
-            FRESH: lambda: with_grad(logits, targets, axis=axis),
-            OUT: lambda: with_grad(logits, targets, axis=axis, out=out),
-            IN_PLACE: lambda: with_grad(logits, targets, axis=axis, out=logits),
+            LOSS: Call(lambda: crossent.cross_entropy(logits, targets, axis=axis)),
+            FRESH: Call(lambda: with_grad(logits, targets, axis=axis)),
+            OUT: Call(lambda: with_grad(logits, targets, axis=axis, out=out)),
+            IN_PLACE: Call(
+                lambda: with_grad(logits, targets, axis=axis, out=logits),
+                restore=lambda: np.copyto(logits, pristine),
+            ),
         }
 
-    def restore(self, task: str) -> None:
-        if task == IN_PLACE:
-            np.copyto(self.stored, self.pristine)
-
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        array = as_logits(logits, dtype)
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
+        array = as_logits(logits)
         losses = crossent.cross_entropy(array, targets, reduction="none")
         _, grad = crossent.cross_entropy_and_grad(array, targets, reduction="sum")
-        stored = grad.view(np.uint16) if dtype == "bfloat16" else grad
-        return Rows(losses, str(losses.dtype), stored)
+        return as_bits(losses), as_bits(grad)
 
 
 class TextbookLoss:
@@ -93,41 +86,37 @@ class Textbook(Contender):
     def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
         A = np.array(arrays["logits"]).reshape(-1, case.classes)
         Y = one_hot_rows(A, arrays["targets"])
-        criterion = self.criterion = TextbookLoss()
-        return {
+        criterion = TextbookLoss()
+        functions = {
             LOSS: lambda: criterion.forward(A, Y),
             FRESH: lambda: (criterion.forward(A, Y), criterion.backward()),
         }
+        return {task: Call(functions[task], vars(criterion).clear) for task in functions}
 
-    def restore(self, task: str) -> None:
-        self.criterion.__dict__.clear()
-
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         criterion, Y = TextbookLoss(), one_hot_rows(logits, targets)
         with np.errstate(all="ignore"):  # log 0, where a probability rounds to 0
             criterion.forward(logits, Y)
-        return Rows(criterion.losses, dtype, criterion.probabilities - Y)
+        return criterion.losses, criterion.probabilities - Y
 
 
 class SciPy(Contender):
     """logsumexp less the target's logit, and softmax less one at the target."""
 
-    name, title = "scipy", "SciPy"
-    modules, packages = ("scipy",), ("scipy",)
+    name, title, packages = "scipy", "SciPy", ("scipy",)
     dtypes = ("float32", "float64")
     most_held = 7
 
     def start(self, threads: int) -> int:
-        special = import_module("scipy.special")
-        self.logsumexp, self.softmax = special.logsumexp, special.softmax
+        self.special = import_module("scipy.special")
         return 1
 
     def losses(self, logits: Array, targets: Array, axis: int) -> Any:
         target_logits = np.take_along_axis(logits, targets, axis)
-        return self.logsumexp(logits, axis=axis) - np.squeeze(target_logits, axis)
+        return self.special.logsumexp(logits, axis=axis) - np.squeeze(target_logits, axis)
 
     def gradient(self, logits: Array, targets: Array, axis: int) -> Any:
-        grad = self.softmax(logits, axis=axis)
+        grad = self.special.softmax(logits, axis=axis)
         prob = np.take_along_axis(grad, targets, axis)
         np.put_along_axis(grad, targets, prob - 1, axis)
         return grad
@@ -141,25 +130,23 @@ class SciPy(Contender):
             grad /= targets.size
             return loss, grad
 
-        return {LOSS: lambda: self.losses(*arguments).mean(), FRESH: loss_and_gradient}
+        return {LOSS: Call(lambda: self.losses(*arguments).mean()), FRESH: Call(loss_and_gradient)}
 
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         arguments = (logits, targets[:, None], 1)
-        return Rows(self.losses(*arguments), dtype, self.gradient(*arguments))
+        return self.losses(*arguments), self.gradient(*arguments)
 
 
 class ScikitLearn(Contender):
     """The loss inside LogisticRegression and gradient boosting: compiled, with OpenMP."""
 
-    name, title = "sklearn", "scikit-learn"
-    modules, packages = ("sklearn",), ("scikit-learn",)
+    name, title, packages = "sklearn", "scikit-learn", ("scikit-learn",)
     dtypes = ("float32", "float64")
-    tasks = (LOSS, FRESH, OUT)
     any_axis = False
     held, most_held = 2, 3
 
     def start(self, threads: int) -> int:
-        self.losses = import_module("sklearn._loss").HalfMultinomialLoss
+        self.loss = import_module("sklearn._loss").HalfMultinomialLoss
         self.threads = threads
         return threads
 
@@ -172,21 +159,20 @@ class ScikitLearn(Contender):
             "sample_weight": np.full_like(targets, 1 / targets.size),  # makes a sum the mean
             "n_threads": self.threads,
         }
-        loss, memory = self.losses(n_classes=case.classes), np.ones_like(logits)
+        loss, memory = self.loss(n_classes=case.classes), np.ones_like(logits)
 
         def with_gradient(out: Array | None) -> Any:
             losses, grad = loss.loss_gradient(gradient_out=out, **arguments)
             return losses.sum(), grad
 
         return {
-            LOSS: lambda: loss.loss(**arguments).sum(),
-            FRESH: lambda: with_gradient(None),
-            OUT: lambda: with_gradient(memory),
+            LOSS: Call(lambda: loss.loss(**arguments).sum()),
+            FRESH: Call(lambda: with_gradient(None)),
+            OUT: Call(lambda: with_gradient(memory)),
         }
 
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        loss = self.losses(n_classes=logits.shape[1])
-        losses, grad = loss.loss_gradient(
-            y_true=targets.astype(logits.dtype), raw_prediction=logits, n_threads=self.threads
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
+        loss, labels = self.loss(n_classes=logits.shape[1]), targets.astype(logits.dtype)
+        return loss.loss_gradient(  # type: ignore[no-any-return]
+            y_true=labels, raw_prediction=logits, n_threads=self.threads
         )
-        return Rows(losses, dtype, grad)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, Array, Case
-from crossent.commands.bench.contender import Calls, Contender, Rows
+from crossent.commands.bench.arrays import Array, as_bits
+from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, Case
+from crossent.commands.bench.contender import Calls, Contender
+from crossent.commands.bench.measure import Call
 
 # What makes PyTorch ask the system for huge pages: most of its time on large logits goes into
 # page faults on fresh memory.
@@ -21,8 +23,7 @@ NO_IDLE_HELPERS = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 class TorchEager(Contender):
     """torch.nn.functional.cross_entropy(logits, targets), then loss.backward()."""
 
-    name, title = "torch", "PyTorch eager"
-    modules, packages = ("torch",), ("torch",)
+    name, title, packages = "torch", "PyTorch eager", ("torch",)
 
     def start(self, threads: int) -> int:
         self.torch: Any = import_module("torch")
@@ -34,39 +35,52 @@ class TorchEager(Contender):
         return self.torch.nn.functional.cross_entropy  # type: ignore[no-any-return]
 
     def tensor(self, stored: Array) -> Any:
-        """A tensor in memory that PyTorch allocated, so that its settings count."""
-        bfloat16 = stored.dtype == np.uint16
-        source = self.torch.from_numpy(stored.view(np.int16) if bfloat16 else stored)
-        source = source.view(self.torch.bfloat16) if bfloat16 else source
-        return self.torch.empty_like(source).copy_(source)
+        """The stored numbers as a tensor, where they are."""
+        if stored.dtype == np.uint16:
+            return self.torch.from_numpy(stored.view(np.int16)).view(self.torch.bfloat16)
+        return self.torch.from_numpy(stored)
+
+    def own(self, tensor: Any) -> Any:
+        """The same in memory that PyTorch allocated, so that its settings count."""
+        return self.torch.empty_like(tensor).copy_(tensor)
 
     def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
-        plain = self.plain = self.tensor(arrays["logits"]).movedim(case.axis, 1)
-        self.logits = plain.detach().requires_grad_(True)  # the same memory
-        targets = self.targets = self.tensor(arrays["targets"])
+        pristine = self.tensor(arrays["logits"]).movedim(case.axis, 1)
+        plain, targets = self.own(pristine), self.own(self.tensor(arrays["targets"]))
+        logits = plain.detach().requires_grad_(True)  # the same memory
         function = self.loss_function()
 
-        def loss_and_gradient() -> Any:
-            loss = function(self.logits, targets, reduction="mean")
+        def loss_and_gradient(logits: Any, **form: bool) -> Any:
+            loss = function(logits, targets, reduction="mean", **form)
             loss.backward()
             return loss
 
-        return {LOSS: lambda: function(plain, targets, reduction="mean"), FRESH: loss_and_gradient}
+        def in_place() -> Any:
+            # Not a leaf, as a layer's output is not.
+            return loss_and_gradient(logits.view_as(logits), inplace_backward=True)
 
-    def restore(self, task: str) -> None:
-        self.logits.grad = None
+        def restore(overwritten: bool) -> None:
+            logits.grad = None
+            if overwritten:
+                plain.copy_(pristine)
 
-    def rows(self, logits: Array, targets: Array, dtype: str) -> Rows:
-        tensor = self.tensor(logits).requires_grad_(True)
-        losses = self.loss_function()(tensor, self.tensor(targets), reduction="none")
+        calls = {
+            LOSS: Call(lambda: function(plain, targets, reduction="mean")),
+            FRESH: Call(lambda: loss_and_gradient(logits), lambda: restore(False)),
+        }
+        return calls | ({IN_PLACE: Call(in_place, lambda: restore(True))} if self.ours else {})
+
+    def rows(self, logits: Array, targets: Array) -> tuple[Array, Array]:
+        tensor = self.own(self.tensor(logits)).requires_grad_(True)
+        labels = self.own(self.tensor(targets))
+        losses = self.loss_function()(tensor, labels, reduction="none")
         losses.sum().backward()
-        kind = str(losses.dtype).removeprefix("torch.")
-        return Rows(as_array(losses.detach()), kind, as_array(tensor.grad))
+        return self.stored(losses.detach()), self.stored(tensor.grad)
 
-
-def as_array(tensor: Any) -> Array:
-    """A tensor as NumPy has it: bfloat16 becomes float32."""
-    return np.asarray((tensor if tensor.dtype.itemsize > 2 else tensor.float()).numpy())
+    def stored(self, tensor: Any) -> Array:
+        """A tensor's numbers as the bench stores them."""
+        bits = tensor.view(self.torch.int16) if tensor.dtype == self.torch.bfloat16 else tensor
+        return as_bits(bits.numpy())
 
 
 class TorchEagerHuge(TorchEager):
@@ -105,26 +119,7 @@ class CrossentTorch(TorchEager):
     """crossent.torch.cross_entropy, then loss.backward(); in place: inplace_backward=True."""
 
     name, title, ours = "crossent-torch", "crossent.torch", True
-    tasks = (LOSS, FRESH, IN_PLACE)
     held, most_held = 2, 3
 
     def loss_function(self) -> Callable[..., Any]:
         return import_module("crossent.torch").cross_entropy  # type: ignore[no-any-return]
-
-    def load(self, case: Case, arrays: Mapping[str, Array]) -> Calls:
-        calls = super().load(case, arrays)
-        self.pristine = self.plain.clone()
-        function = self.loss_function()
-
-        def loss_and_gradient_in_place() -> Any:
-            logits = self.logits.view_as(self.logits)  # not a leaf, as a layer's output is not
-            loss = function(logits, self.targets, reduction="mean", inplace_backward=True)
-            loss.backward()
-            return loss
-
-        return calls | {IN_PLACE: loss_and_gradient_in_place}
-
-    def restore(self, task: str) -> None:
-        super().restore(task)
-        if task == IN_PLACE:
-            self.plain.copy_(self.pristine)
