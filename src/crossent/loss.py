@@ -50,7 +50,7 @@ class TokenScores(NamedTuple):
     """The most probable class; of several, the first."""
 
 
-def _solve(
+def _loss_and_grad(
     output: Output, logits: Array, given: Mapping[str, Any], vector: Array | None = None
 ) -> tuple[Loss | Losses, Array | None]:
     """The loss and what goes into the gradient's array, None where that is not among `given`.
@@ -154,7 +154,7 @@ def cross_entropy(
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; label smoothing:
     Szegedy et al., 2016, section 7; z-loss: Chowdhery et al., PaLM, 2022, section 5.
     """
-    return _solve(Output.LOSS, arguments.logits_array(logits), locals())[0]
+    return _loss_and_grad(Output.LOSS, arguments.logits_array(logits), locals())[0]
 
 
 @overload
@@ -214,7 +214,7 @@ def cross_entropy_and_grad(
 
     Source: as `cross_entropy`; the derivation is in docs/derivation.md.
     """
-    loss, grad = _solve(Output.LOSS, arguments.logits_array(logits), locals())
+    loss, grad = _loss_and_grad(Output.LOSS, arguments.logits_array(logits), locals())
     assert grad is not None
     return loss, grad
 
@@ -263,7 +263,7 @@ def cross_entropy_hvp(
     """
     array = arguments.logits_array(logits)
     vector = arguments.like_logits(v, array, "v")
-    _, product = _solve(Output.PRODUCT, array, locals(), vector)
+    _, product = _loss_and_grad(Output.PRODUCT, array, locals(), vector)
     assert product is not None
     return product
 
