@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import crossent
-from crossent import options, reference
+from crossent import _core, options, reference
 
 LOSSES = (
     crossent.cross_entropy,
@@ -50,6 +50,10 @@ def test_the_tests_of_the_core_and_of_pytorch_try_every_option_of_a_row():
     for name in options.OF_ROW:
         assert any(name in given for given in cases.OPTIONS.values()), name
         assert f'{{"{name}":' in text, name
+
+
+def test_the_core_reads_the_options_in_their_order():
+    assert _core.option_names == options.Options._fields
 
 
 def test_the_reference_has_the_same_options_and_defaults():

@@ -44,7 +44,10 @@ Options options_from(nb::handle given) {
   Options options;
   if (given.is_none()) return options;
   PyObject* const fields = given.ptr();
-  if (PyTuple_Size(fields) != static_cast<Py_ssize_t>(std::size(kOptionNames))) throw nb::python_error();
+  if (PyTuple_Size(fields) != static_cast<Py_ssize_t>(std::size(kOptionNames))) {
+    PyErr_Clear();
+    throw nb::type_error("crossent._core: options are a crossent.options.Options");
+  }
   Py_ssize_t place = 0;
   const auto next = [&] { return PyTuple_GetItem(fields, place++); };
   read_ignore_index(next(), options);
@@ -194,11 +197,9 @@ NB_MODULE(_core, module) {
   bind_enums(module);
   nb::class_<Judgement>(module, "Judgement")
       .def_ro("bad_row", &Judgement::bad_row)
-      .def_ro("kept", &Judgement::kept)
       .def_ro("divisor", &Judgement::divisor);
   nb::class_<Outcome>(module, "Outcome")
       .def_ro("sum", &Outcome::sum)
-      .def_ro("divisor", &Outcome::divisor)
       .def_ro("bad_row", &Outcome::bad_row)
       .def_ro("empty", &Outcome::empty);
   module.attr("option_names") = option_names();

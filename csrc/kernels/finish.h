@@ -1,6 +1,6 @@
 // From a row's sums to its loss and to the factors of its gradient: W rows at once, in double.
 //   core = lse - u_anchor = log(1 + sum_others / exp(u_anchor)), exact however small
-//   nll  = W core - linear,  W = target_mass + mass,  loss = nll + lse Z / 2,  Z = 2 z_loss lse
+//   nll  = W core - linear,  W = target_mass + mass,  loss = nll + z_loss lse^2,  Z = 2 z_loss lse
 // The anchor of plain rows is their target, and linear is 0; that of general rows is their largest class, so that core
 // and -linear are both sums of what is not negative.
 #pragma once

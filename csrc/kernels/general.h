@@ -242,7 +242,7 @@ inline void write_log_softmax(const Problem& problem, const GeneralRow& row, cha
   }
 }
 
-// H v = s [(W + Z) p (s v - p.sv) + dZ/dlse p (p.sv)] + dl/du u'' v, times grad_loss.
+// H v = s [(W + Z) p (s v - p.sv) + 2 z_loss p (p.sv)] + dl/du u'' v, times grad_loss.
 inline void write_product(const Problem& problem, const GeneralRow& row, char* out, int64_t begin, int64_t end,
                           const BlockReference<double>* references, const Finished& finished) {
   const RowGroup& group = finished.group;

@@ -58,14 +58,12 @@ class Judgement:
     """What targets mean before anything is computed."""
 
     bad_row: int  # the first, or -1
-    kept: int  # rows
     divisor: float  # of the sum of the losses; 0 where nothing counts in the mean
 
 class Outcome:
     """What a solution says beside what it writes."""
 
     sum: float  # of the losses
-    divisor: float  # of the sum, and of every gradient
     bad_row: int  # not -1: nothing was written
     empty: bool  # nothing counts in the mean; under when_empty "raise" nothing was written
 

@@ -59,6 +59,7 @@ def solve(
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
+    # These two may be bfloat16; the other operands never are.
     if "grad" in operands:
         operands["grad"] = operand(operands["grad"])
     if "vector" in operands:

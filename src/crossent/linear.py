@@ -82,7 +82,7 @@ def _head(
     return _blocks.Head(flat, layer.linear_weight, layer.linear_bias, flat_grads, adds)
 
 
-def _outputs(
+def _gradient_arrays(
     layer: arguments.Linear,
     targets: Array,
     wrt: Sequence[str] | str | None,
@@ -102,41 +102,40 @@ def _outputs(
 
 
 def _loss(
-    layer: arguments.Linear, given: Mapping[str, Any]
+    layer: arguments.Linear, given: Mapping[str, Any], *, wants_grad: bool
 ) -> tuple[Loss | Losses, LinearGradients]:
-    """The loss and, where "wrt" is among what a public function was given, the gradients."""
+    """The loss and, where they are wanted, the gradients; given: of a public function, by name."""
     chosen = options.checked(given)
     weight = arguments.class_weight(given["weight"], layer.logits.shape[-1])
-    rows = _JudgedTargets(layer, given["targets"], chosen, weight)
-    factor = arguments.grad_loss_array(given.get("grad_loss"), rows.shape, chosen.reduction)
+    judged = _JudgedTargets(layer, given["targets"], chosen, weight)
+    factor = arguments.grad_loss_array(given.get("grad_loss"), judged.shape, chosen.reduction)
     if type(factor) is not float:
-        factor = factor.reshape(rows.count)
-    if rows.divisor == 0 and chosen.when_empty == "raise":
+        factor = factor.reshape(judged.count)
+    if judged.divisor == 0 and chosen.when_empty == "raise":
         arguments.raise_empty()
-    differentiates = "wrt" in given
-    adds = differentiates and given["accumulate"]
+    adds = wants_grad and given["accumulate"]
     grads = LinearGradients()
-    if differentiates:
-        grads = _outputs(layer, rows.targets, given["wrt"], given["out"], adds)
+    if wants_grad:
+        grads = _gradient_arrays(layer, judged.targets, given["wrt"], given["out"], adds)
     dtype: np.dtype[Any] = np.dtype(arguments.loss_type(layer.inputs))
-    losses = np.zeros(rows.count if chosen.reduction == "none" else 0, dtype)
+    losses = np.zeros(judged.count if chosen.reduction == "none" else 0, dtype)
 
     def kernel(logits: Array, part: _blocks.Selection) -> float:
         loss = np.empty(len(logits), dtype) if chosen.reduction == "none" else None
         outcome = solve(
-            Output.LOSS, chosen, logits, 1, rows.targets[part], weight=weight, loss=loss,
+            Output.LOSS, chosen, logits, 1, judged.targets[part], weight=weight, loss=loss,
             grad_loss=factor if type(factor) is float else factor[part],
-            grad=logits if differentiates else None, divisor=rows.divisor,
+            grad=logits if wants_grad else None, divisor=judged.divisor,
         )  # fmt: skip
         if loss is not None:
             losses[part] = loss
         return outcome.sum
 
-    kept = rows.kept if rows.divisor else np.empty(0, np.intp)
-    total = _blocks.run(_head(layer, rows, grads, adds), kernel, kept, differentiates)
+    kept = judged.kept if judged.divisor else np.empty(0, np.intp)
+    total = _blocks.run(_head(layer, judged, grads, adds), kernel, kept, wants_grad)
     if chosen.reduction == "none":
-        return losses.reshape(rows.shape), grads
-    return dtype.type(mean(total, rows.divisor, chosen)), grads
+        return losses.reshape(judged.shape), grads
+    return dtype.type(mean(total, judged.divisor, chosen)), grads
 
 
 @overload
@@ -204,7 +203,9 @@ def linear_cross_entropy(
 
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, ICLR 2025.
     """
-    return _loss(arguments.linear_arrays(inputs, linear_weight, linear_bias), locals())[0]
+    return _loss(
+        arguments.linear_arrays(inputs, linear_weight, linear_bias), locals(), wants_grad=False
+    )[0]
 
 
 @overload
@@ -278,7 +279,9 @@ def linear_cross_entropy_and_grad(
 
     Source: as `linear_cross_entropy`.
     """
-    return _loss(arguments.linear_arrays(inputs, linear_weight, linear_bias), locals())
+    return _loss(
+        arguments.linear_arrays(inputs, linear_weight, linear_bias), locals(), wants_grad=True
+    )
 
 
 def linear_token_scores(
@@ -314,18 +317,18 @@ def linear_token_scores(
     """
     chosen = options.checked_of_scores(locals())
     layer = arguments.linear_arrays(inputs, linear_weight, linear_bias)
-    rows = _JudgedTargets(layer, targets, chosen, None)
-    if not rows.has_indices:
-        arguments.raise_not_for_scores(np.asarray(targets), rows.shape)
+    judged = _JudgedTargets(layer, targets, chosen, None)
+    if not judged.has_indices:
+        arguments.raise_not_for_scores(np.asarray(targets), judged.shape)
     dtype = arguments.loss_type(layer.inputs)
-    nll, lse, entropy = (np.empty(rows.count, dtype) for _ in range(3))
-    argmax = np.empty(rows.count, np.int64)
+    nll, lse, entropy = (np.empty(judged.count, dtype) for _ in range(3))
+    argmax = np.empty(judged.count, np.int64)
 
     def kernel(logits: Array, part: _blocks.Selection) -> float:
         return solve(
-            Output.SCORES, chosen, logits, 1, rows.targets[part], divisor=1.0,
+            Output.SCORES, chosen, logits, 1, judged.targets[part], divisor=1.0,
             loss=nll[part], lse=lse[part], entropy=entropy[part], argmax=argmax[part],
         ).sum  # fmt: skip
 
-    _blocks.run(_head(layer, rows, LinearGradients(), False), kernel, None, False)
-    return TokenScores(*(array.reshape(rows.shape) for array in (nll, lse, entropy, argmax)))
+    _blocks.run(_head(layer, judged, LinearGradients(), False), kernel, None, False)
+    return TokenScores(*(array.reshape(judged.shape) for array in (nll, lse, entropy, argmax)))

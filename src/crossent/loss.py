@@ -51,9 +51,14 @@ class TokenScores(NamedTuple):
 
 
 def _loss_and_grad(
-    output: Output, logits: Array, given: Mapping[str, Any], vector: Array | None = None
+    output: Output,
+    logits: Array,
+    given: Mapping[str, Any],
+    *,
+    wants_grad: bool = True,
+    vector: Array | None = None,
 ) -> tuple[Loss | Losses, Array | None]:
-    """The loss and what goes into the gradient's array, None where that is not among `given`.
+    """The loss and, where it is wanted, what goes into the gradient's array.
 
     given: the arguments of a public function, by name.
     """
@@ -66,7 +71,7 @@ def _loss_and_grad(
     rows = arguments.row_shape(logits, axis)
     factor = arguments.grad_loss_array(given.get("grad_loss"), rows, chosen.reduction)
     grad = None
-    if "out" in given:
+    if wants_grad:
         inputs = (logits, target, weight, None if type(factor) is float else factor, vector)
         grad = outputs.output_array(given["out"], logits, inputs)
     loss_shape = rows if chosen.reduction == "none" else ()
@@ -154,7 +159,8 @@ def cross_entropy(
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; label smoothing:
     Szegedy et al., 2016, section 7; z-loss: Chowdhery et al., PaLM, 2022, section 5.
     """
-    return _loss_and_grad(Output.LOSS, arguments.logits_array(logits), locals())[0]
+    given = locals()
+    return _loss_and_grad(Output.LOSS, arguments.logits_array(logits), given, wants_grad=False)[0]
 
 
 @overload
@@ -263,7 +269,7 @@ def cross_entropy_hvp(
     """
     array = arguments.logits_array(logits)
     vector = arguments.like_logits(v, array, "v")
-    _, product = _loss_and_grad(Output.PRODUCT, array, locals(), vector)
+    _, product = _loss_and_grad(Output.PRODUCT, array, locals(), vector=vector)
     assert product is not None
     return product
 

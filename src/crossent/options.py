@@ -166,7 +166,7 @@ def _check(*values: Any) -> Options:
 
 
 _remembered = lru_cache(maxsize=256, typed=True)(_check)
-_REMEMBERED = frozenset((int, float, str, type(None)))  # what holds a value for good
+REMEMBERED = frozenset((int, float, str, type(None)))  # what holds a value for good
 _values_of = itemgetter(*Options._fields)
 
 
@@ -181,7 +181,7 @@ def checked(given: Mapping[str, Any]) -> Options:
         TypeError, ValueError: a value breaks its option's rule.
     """
     values = _values_of(given)
-    return (_remembered if _REMEMBERED.issuperset(map(type, values)) else _check)(*values)
+    return (_remembered if REMEMBERED.issuperset(map(type, values)) else _check)(*values)
 
 
 def checked_anew(given: Mapping[str, Any]) -> Options:

@@ -477,7 +477,7 @@ def test_the_process_stays_within_the_working_memory(dtype):
         assert _extra_peak(step) <= 1.05 * memory + gradients
 
 
-def test_the_plan_leaves_room_for_what_products_keep():
+def test_block_sizes_leave_room_for_what_products_keep():
     classes, features, kept, memory = 262_144, 768, 8 << 20, 128 << 20
     with working_memory(memory):
         rows, panel = _blocks.block_sizes(8192, features, classes, 2, kept)

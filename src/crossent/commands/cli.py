@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from crossent import options
-from crossent.commands import terminal as _terminal
+from crossent.commands import terminal
 
 try:
     import rich  # noqa: F401  (the commands draw with it)
     import typer
     from typer import Option
 except ModuleNotFoundError as missing:
-    raise SystemExit(_terminal.report_error(missing)) from None
+    raise SystemExit(terminal.report_error(missing)) from None
 
 app = typer.Typer(
     add_completion=False,
@@ -61,7 +61,7 @@ def crossent_command(
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
-        raise typer.Exit(_terminal.BAD_USAGE)
+        raise typer.Exit(terminal.BAD_USAGE)
 
 
 # --- Subcommands, in the order in which --help lists them -----------------------------------------
@@ -331,7 +331,7 @@ def info(as_json: AsJson = False) -> None:
     from crossent.commands.info import collect_info, format_info
 
     facts = collect_info()
-    print(_terminal.json_text(facts) if as_json else format_info(facts))
+    print(terminal.json_text(facts) if as_json else format_info(facts))
 
 
 # --- The entry point ------------------------------------------------------------------------------
@@ -340,12 +340,12 @@ def info(as_json: AsJson = False) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every error is one line on standard error."""
     try:
-        with _terminal.quiet_broken_pipe():
+        with terminal.quiet_broken_pipe():
             code = app(args=arguments, prog_name="crossent", standalone_mode=False)
-        return code if isinstance(code, int) else _terminal.DONE
+        return code if isinstance(code, int) else terminal.DONE
     except (KeyboardInterrupt, typer.Abort):
-        return _terminal.INTERRUPTED
+        return terminal.INTERRUPTED
     except Exception as error:
-        if _terminal.wants_traceback():
+        if terminal.wants_traceback():
             raise
-        return _terminal.report_error(error)
+        return terminal.report_error(error)

@@ -343,14 +343,13 @@ def _of_blocks(
     classes = linear_weight.shape[:-1].numel()
     item = loss_dtype(input).itemsize * _TENSORS_A_BLOCK
     rows = _blocks.block_sizes(input.shape[0], input.shape[1], classes, item).rows
+    given = (input, target, linear_weight, *others)
+    there = [k for k, tensor in enumerate(given) if tensor is not None]
+    absent = (None,) * len(given)
+    of_those_there = _of(function, absent, there)  # what is recomputed takes tensors alone
+    shared = [tensor for tensor in (linear_weight, *others) if tensor is not None]
     pieces = zip(input.split(rows), target.split(rows), strict=True)
-    found = []
-    for x, t in pieces:
-        given = (x, t, linear_weight, *others)
-        there = [k for k, tensor in enumerate(given) if tensor is not None]
-        tensors = (given[k] for k in there)
-        found.append(Recomputed.apply(_of(function, (None,) * len(given), there), *tensors))
-    return found
+    return [Recomputed.apply(of_those_there, x, t, *shared) for x, t in pieces]
 
 
 def linear_loss(

@@ -32,7 +32,7 @@ _STRIDED = torch.strided
 _FLOATS = frozenset(getattr(torch, name) for name in rules.FLOATS)
 CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
 _OWN_TYPES = (torch.Tensor, torch.nn.Parameter)  # their methods are PyTorch's own
-_values_of = itemgetter(*Options._fields)
+_options_in = itemgetter(*Options._fields)
 OF_SCORES: Mapping[str, Any] = {**known.DEFAULTS, "reduction": "none"}
 
 
@@ -73,7 +73,7 @@ def path_of(
 
 def overridden(function: Callable[..., Any], tensors: tuple[Any, ...], given: Any) -> Any:
     """What `__torch_function__` of one of the tensors makes of a call with arguments `given`."""
-    values = list(given.items())
+    values = list(given.items())  # in the order of the signature: locals() was taken first of all
     by_place = function.__code__.co_argcount
     places = (value for _, value in values[:by_place])
     return handle_torch_function(function, tensors, *places, **dict(values[by_place:]))
@@ -118,7 +118,7 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
     if target.device != input.device:
         _check_device("target", target, input)
     if form == rules.DISTRIBUTIONS and len(shape) == 1 and target.dtype not in _FLOATS:
-        values = None if torch.compiler.is_compiling() else _values(target)
+        values = None if torch.compiler.is_compiling() else _visible(target)
         if values is not None:
             rules.check_single_row(values.numpy(), _WORDS)
     return form
@@ -194,8 +194,6 @@ def check_in_place(input: Tensor) -> None:
 
 @lru_cache(maxsize=256, typed=True)
 def _remembered(form: int, *values: Any) -> Options:
-    if any(isinstance(value, Tensor) for value in values):
-        raise TypeError("a tensor's value may change: not to be remembered")
     return _checked(dict(zip(Options._fields, values, strict=True)), form)
 
 
@@ -215,10 +213,9 @@ def options_of(
     compiler cannot know the normalizer's value.
     """
     if not compiling:
-        try:
-            return _remembered(form, *_values_of(given)), None, None
-        except TypeError:  # a tensor, or wrong
-            pass
+        values = _options_in(given)
+        if known.REMEMBERED.issuperset(map(type, values)):
+            return _remembered(form, *values), None, None
     given, scale, divisor = _without_tensors(dict(given), compiling)
     return _checked(given, form), scale, divisor
 
@@ -258,7 +255,7 @@ def _number(name: str, value: Tensor) -> float:
 # Values, before torch operations use them
 
 
-def _values(tensor: Tensor) -> Tensor | None:
+def _visible(tensor: Tensor) -> Tensor | None:
     """What a tensor holds under the wrappers of transforms, on the CPU; None where nothing is."""
     tensor = _internals.unwrapped(tensor)
     if tensor.is_meta or type(tensor) not in _OWN_TYPES or _internals.is_traced():
@@ -272,8 +269,8 @@ def check_values(
     """Raises for what the core would refuse, as far as values can be seen. shape: of the logits."""
     if torch.compiler.is_compiling():
         return
-    weights = None if weight is None else _compute.class_weight(_values(weight))
-    labels = _values(target) if target.dim() < len(shape) else None
+    weights = None if weight is None else _compute.class_weight(_visible(weight))
+    labels = _visible(target) if target.dim() < len(shape) else None
     is_mean = options.reduction == "mean" and options.normalizer is None
     is_empty = is_mean and target.numel() == 0
     if labels is not None:
