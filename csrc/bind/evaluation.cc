@@ -77,12 +77,18 @@ void rank_block(const Operand& logits, nb::handle targets, nb::handle label, nb:
   const Operand answers(answer, true), nears(near, true), sums(squares, true);
   const bool has_classes = target.dimensions == 2;
   check(target.shape[0] == rows && (!has_classes || target.shape[1] == classes));
-  Ranking<X> ranking{
-      {},
-      {classes, contiguous<X>(logits, rows * classes), contiguous<X>(losses, rows), contiguous<int64_t>(labels, rows),
-       contiguous<int64_t>(ranks, rows), contiguous<int64_t>(answers, rows), contiguous<X>(nears, rows),
-       contiguous<double>(sums, rows), surely_right}};
-  for (int64_t i = 0; i < rows; ++i) check(ranking.standing.label[i] >= 0 && ranking.standing.label[i] < classes);
+  Ranking<X> ranking{};
+  Standing<X>& standing = ranking.standing;
+  standing.classes = classes;
+  standing.logits = contiguous<X>(logits, rows * classes);
+  standing.loss = contiguous<X>(losses, rows);
+  standing.label = contiguous<int64_t>(labels, rows);
+  standing.rank = contiguous<int64_t>(ranks, rows);
+  standing.answer = contiguous<int64_t>(answers, rows);
+  standing.near = contiguous<X>(nears, rows);
+  standing.squares = contiguous<double>(sums, rows);
+  standing.surely_right = surely_right;
+  for (int64_t i = 0; i < rows; ++i) check(standing.label[i] >= 0 && standing.label[i] < classes);
   Problem& problem = ranking.problem;
   problem.classes = classes;
   problem.form = has_classes ? Targets::distribution : Targets::index;

@@ -143,7 +143,7 @@ def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> t
     labels = read_labels(block, sums.classes or 0, sums.options.others)
     kept = labels.kept & ~labels.bad
     if sums.skip_bad:
-        losses = losses_of_rows(logits, labels.targets, sums.options.of_rows())
+        losses = losses_of_rows(logits, labels.targets, sums.options.row_arguments())
         kept = kept & ~np.isnan(losses)
     if labels.share is not None:
         return labels.targets, kept
@@ -160,7 +160,7 @@ def losses_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -
             kept &= block.row_weight != 0
         return np.where(kept, losses, 0.0)
     targets, kept = sound_targets(block, sums, logits)
-    return np.where(kept, losses_of_rows(logits, targets, sums.options.of_rows()), 0)
+    return np.where(kept, losses_of_rows(logits, targets, sums.options.row_arguments()), 0)
 
 
 def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace) -> Array:
@@ -178,7 +178,7 @@ def gradient_of(block: Block, sums: EvaluationAccumulator, workspace: Workspace)
     if divisor == 0:
         out[...] = 0  # nothing counts
         return out
-    cross_entropy_and_grad(logits, targets, out=out, **sums.options.of_rows(), **rule)
+    cross_entropy_and_grad(logits, targets, out=out, **sums.options.row_arguments(), **rule)
     if not kept.all():
         out[~kept] = 0  # of distributions, and of rows whose logits are not numbers
     return out

@@ -114,24 +114,24 @@ class EvaluationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the histogram as plain numbers, lists and dicts, for JSON."""
-        document: dict[str, Any] = plain(self)
+        document: dict[str, Any] = as_json(self)
         del document["histogram"]
         if self.classes is not None:
             document["classes"]["calibration_bins"] = CALIBRATION_BINS
         return document
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A result, or a part of one, as plain numbers, lists and dicts."""
     if is_dataclass(value):
         value = {part.name: getattr(value, part.name) for part in fields(value)}
     elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
+        return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return [plain(item) for item in value] if isinstance(value, list) else value
+    return [as_json(item) for item in value] if isinstance(value, list) else value
 
 
 def build_result(

@@ -50,7 +50,7 @@ class LossOptions(NamedTuple):
         """The arguments that change the logits."""
         return {name: getattr(self.others, name) for name in options.OF_LOGITS}
 
-    def of_rows(self) -> dict[str, Any]:
+    def row_arguments(self) -> dict[str, Any]:
         """The arguments that give each row's loss."""
         given = {"weight": self.weight, **self.others._asdict()}
         return {name: given[name] for name in OF_ROW}

@@ -103,11 +103,11 @@ class RowScorer:
         labels = read_labels(block, self.classes, self.loss.others)
         logits = as_float(block.logits, workspace, "logits")
         u = scaled(logits, self.loss, workspace, "logits")
-        of_rows = self._judge(u, labels)
+        of_rows = self._answers(u, labels)
         if self.loss.is_scaled:  # the core carries the error of u; an array of u cannot
             of_rows["nll"] = losses_of_rows(logits, labels.targets, self.loss.scaling())
         if not self.loss.is_plain:
-            of_rows["loss"] = losses_of_rows(logits, labels.targets, self.loss.of_rows())
+            of_rows["loss"] = losses_of_rows(logits, labels.targets, self.loss.row_arguments())
         if self.loss.weight is not None and labels.share is None:
             of_rows["divisor"] = self.loss.weight.astype(np.float64)[labels.label]
         # 2. Rows that cannot count.
@@ -153,7 +153,7 @@ class RowScorer:
             scores.found.hardest.append(HardRow(block.first_row + i, None, float(nll[i])))
         return scores
 
-    def _judge(self, u: Array, labels: Labels) -> dict[str, Array]:
+    def _answers(self, u: Array, labels: Labels) -> dict[str, Array]:
         """Each row's -log p, and its answer. Brier is |p - y|^2: nothing cancels in it."""
         label, rows = labels.label, len(u)
         nll, near = np.empty(rows, u.dtype), np.empty(rows, u.dtype)
@@ -177,7 +177,7 @@ class RowScorer:
     ) -> None:  # fmt: skip
         """Adds the difference to another model's loss of the same row."""
         other = as_float(other, workspace, "other")
-        loss = losses_of_rows(other, labels.targets, self.loss.of_rows()).astype(np.float64)
+        loss = losses_of_rows(other, labels.targets, self.loss.row_arguments()).astype(np.float64)
         bad = np.isnan(loss) & kept
         if bad.any():
             raise BadRow(block.first_row + int(np.argmax(bad)), NO_LOSS, Source.OTHER_LOGITS)
