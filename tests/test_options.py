@@ -109,3 +109,18 @@ def test_negative_class_weights_leave_an_evaluation_without_a_standard_error():
     assert abs(result.loss - crossent.cross_entropy(logits, targets, weight=weight)) < 1e-14
     assert np.isnan(result.loss_standard_error)
     assert any("no standard error" in warning for warning in result.warnings)
+
+
+def test_options_are_remembered_by_what_was_given_and_not_by_what_equals_it():
+    given = {**options.DEFAULTS, "z_loss": 1e-310}
+    first = options.checked(given)
+    assert options.checked(given) is first
+    assert options.checked({**given, "z_loss": 1}).z_loss == 1
+    assert options.checked({**given, "z_loss": 0.0}).z_loss == 0
+    changing = np.array(0.25)  # a number that may change is looked at every time
+    assert options.checked({**given, "z_loss": changing}).z_loss == 0.25
+    changing[()] = 0.5
+    assert options.checked({**given, "z_loss": changing}).z_loss == 0.5
+    for number in range(2000):
+        options.checked({**given, "z_loss": number + 0.5})
+    assert len(options._remembered) <= 256

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
@@ -165,9 +164,20 @@ def _check(*values: Any) -> Options:
     return options
 
 
-_remembered = lru_cache(maxsize=256, typed=True)(_check)
-REMEMBERED = frozenset((int, float, str, type(None)))  # what holds a value for good
 _values_of = itemgetter(*Options._fields)
+_CONSTANTS = frozenset((int, float, str, type(None)))  # types whose objects keep their value
+_MOST_REMEMBERED = 256
+
+# Checked options by the identities of the values that were given; these are kept beside them, so
+# that no other object can have their identity. Values are not compared: where a caller's threads
+# take subnormal numbers for zeros, 1e-310 equals 0.
+_remembered: dict[tuple[int, ...], tuple[Options, tuple[Any, ...]]] = {}
+
+
+def recalled(given: Mapping[str, Any]) -> Options | None:
+    """The options of a call with these very values, where there was one."""
+    known = _remembered.get(tuple(map(id, _values_of(given))))
+    return None if known is None else known[0]
 
 
 def checked(given: Mapping[str, Any]) -> Options:
@@ -180,8 +190,15 @@ def checked(given: Mapping[str, Any]) -> Options:
     Raises:
         TypeError, ValueError: a value breaks its option's rule.
     """
+    if (known := recalled(given)) is not None:
+        return known
     values = _values_of(given)
-    return (_remembered if REMEMBERED.issuperset(map(type, values)) else _check)(*values)
+    options = _check(*values)
+    if _CONSTANTS.issuperset(map(type, values)):
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[tuple(map(id, values))] = options, values
+    return options
 
 
 def checked_anew(given: Mapping[str, Any]) -> Options:

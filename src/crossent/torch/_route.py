@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -32,7 +30,6 @@ _STRIDED = torch.strided
 _FLOATS = frozenset(getattr(torch, name) for name in rules.FLOATS)
 CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
 _OWN_TYPES = (torch.Tensor, torch.nn.Parameter)  # their methods are PyTorch's own
-_options_in = itemgetter(*Options._fields)
 OF_SCORES: Mapping[str, Any] = {**known.DEFAULTS, "reduction": "none"}
 
 
@@ -192,18 +189,6 @@ def check_in_place(input: Tensor) -> None:
 # Options
 
 
-@lru_cache(maxsize=256, typed=True)
-def _remembered(form: int, *values: Any) -> Options:
-    return _checked(dict(zip(Options._fields, values, strict=True)), form)
-
-
-def _checked(given: Mapping[str, Any], form: int) -> Options:
-    options = known.checked_anew(given)
-    if form != rules.INDICES:
-        known.check_for_distributions(options)
-    return options
-
-
 def options_of(
     given: Mapping[str, Any], form: int, compiling: bool
 ) -> tuple[Options, Tensor | None, Tensor | None]:
@@ -212,12 +197,15 @@ def options_of(
     These are a logit_scale that may get a gradient, and a divisor of the sum of the losses, where a
     compiler cannot know the normalizer's value.
     """
-    if not compiling:
-        values = _options_in(given)
-        if known.REMEMBERED.issuperset(map(type, values)):
-            return _remembered(form, *values), None, None
-    given, scale, divisor = _without_tensors(dict(given), compiling)
-    return _checked(given, form), scale, divisor
+    options, scale, divisor = None if compiling else known.recalled(given), None, None
+    if options is None:
+        numbers, scale, divisor = _without_tensors(dict(given), compiling)
+        had_tensors = any(numbers[name] is not given[name] for name in Options._fields)
+        check = known.checked_anew if compiling or had_tensors else known.checked
+        options = check(numbers)
+    if form != rules.INDICES:
+        known.check_for_distributions(options)
+    return options, scale, divisor
 
 
 def _without_tensors(
