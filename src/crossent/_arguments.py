@@ -7,7 +7,6 @@ there is one likely fix, the fix. The rules of the loss's options stand in `cros
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -85,10 +84,12 @@ def as_words(array: Array) -> Array:
     return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
 
 
-@lru_cache(maxsize=64)
+_NAMES = {np.dtype(name).char: name for name in (*FLOATS - {"bfloat16"}, *_INTEGERS, "bool")}
+
+
 def _name_of(dtype: np.dtype[Any]) -> str:
     """A dtype's name, the same in either byte order."""
-    return str(dtype.newbyteorder("="))
+    return _NAMES.get(dtype.char) or str(dtype.newbyteorder("="))
 
 
 def check_float(name: str, dtype: str, words: Words = ARRAYS) -> None:

@@ -48,23 +48,22 @@ def solve(
     options: Options | None,
     logits: Array,
     axis: int,
-    targets: Array | None = None,
-    *,
+    targets: Array | None,
+    operands: dict[str, Any],
     divisor: float | None = None,
-    **operands: Any,
 ) -> _core.Outcome:
-    """One problem for the core; operands: as `_core.Operands` names them.
+    """One problem for the core; operands: arrays by the names of `_core.Operands`.
 
     Raises:
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     # These two may be bfloat16; the other operands never are.
-    if "grad" in operands:
+    logit, target = operand(logits), operand(targets)
+    if logit is not logits and "grad" in operands:  # a gradient has the logits' type
         operands["grad"] = operand(operands["grad"])
     if "vector" in operands:
         operands["vector"] = operand(operands["vector"])
-    logit, target = operand(logits), operand(targets)
     outcome = _core.solve(output, options, axis, logit, target, operands, divisor)
     if outcome.bad_row >= 0:
         assert targets is not None

@@ -122,11 +122,15 @@ def _loss(
 
     def kernel(logits: Array, part: _blocks.Selection) -> float:
         loss = np.empty(len(logits), dtype) if chosen.reduction == "none" else None
-        outcome = solve(
-            Output.LOSS, chosen, logits, 1, judged.targets[part], weight=weight, loss=loss,
-            grad_loss=factor if type(factor) is float else factor[part],
-            grad=logits if wants_grad else None, divisor=judged.divisor,
-        )  # fmt: skip
+        operands: dict[str, Any] = {
+            "weight": weight,
+            "grad_loss": factor if type(factor) is float else factor[part],
+            "loss": loss,
+        }
+        if wants_grad:
+            operands["grad"] = logits
+        target, divisor = judged.targets[part], judged.divisor
+        outcome = solve(Output.LOSS, chosen, logits, 1, target, operands, divisor)
         if loss is not None:
             losses[part] = loss
         return outcome.sum
@@ -325,10 +329,9 @@ def linear_token_scores(
     argmax = np.empty(judged.count, np.int64)
 
     def kernel(logits: Array, part: _blocks.Selection) -> float:
-        return solve(
-            Output.SCORES, chosen, logits, 1, judged.targets[part], divisor=1.0,
-            loss=nll[part], lse=lse[part], entropy=entropy[part], argmax=argmax[part],
-        ).sum  # fmt: skip
+        into = {"loss": nll, "lse": lse, "entropy": entropy, "argmax": argmax}
+        operands = {name: array[part] for name, array in into.items()}
+        return solve(Output.SCORES, chosen, logits, 1, judged.targets[part], operands, 1.0).sum
 
     _blocks.run(_head(layer, judged, LinearGradients(), False), kernel, None, False)
     return TokenScores(*(array.reshape(judged.shape) for array in (nll, lse, entropy, argmax)))

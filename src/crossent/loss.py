@@ -70,16 +70,16 @@ def _loss_and_grad(
     weight = arguments.class_weight(given["weight"], logits.shape[axis])
     rows = arguments.row_shape(logits, axis)
     factor = arguments.grad_loss_array(given.get("grad_loss"), rows, chosen.reduction)
-    grad = None
-    if wants_grad:
-        inputs = (logits, target, weight, None if type(factor) is float else factor, vector)
-        grad = outputs.output_array(given["out"], logits, inputs)
     loss_shape = rows if chosen.reduction == "none" else ()
     loss = np.empty(loss_shape, arguments.loss_type(logits))
-    solve(
-        output, chosen, logits, axis, target, weight=weight, grad_loss=factor, vector=vector,
-        loss=loss, grad=grad,
-    )  # fmt: skip
+    operands: dict[str, Any] = {"weight": weight, "grad_loss": factor, "loss": loss}
+    grad = None
+    if vector is not None:
+        operands["vector"] = vector
+    if wants_grad:
+        inputs = (logits, target, weight, None if type(factor) is float else factor, vector)
+        grad = operands["grad"] = outputs.output_array(given["out"], logits, inputs)
+    solve(output, chosen, logits, axis, target, operands)
     return (loss if chosen.reduction == "none" else loss[()]), grad
 
 
@@ -319,8 +319,6 @@ def token_scores(
         arguments.raise_not_for_scores(target, rows)
     nll, lse, entropy = np.empty(rows, dtype), np.empty(rows, dtype), np.empty(rows, dtype)
     argmax = np.empty(rows, np.int64)
-    solve(
-        Output.SCORES, chosen, array, axis, target,
-        loss=nll, lse=lse, entropy=entropy, argmax=argmax,
-    )  # fmt: skip
+    operands = {"loss": nll, "lse": lse, "entropy": entropy, "argmax": argmax}
+    solve(Output.SCORES, chosen, array, axis, target, operands)
     return TokenScores(nll, lse, entropy, argmax)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
@@ -164,20 +165,30 @@ def _check(*values: Any) -> Options:
     return options
 
 
-_values_of = itemgetter(*Options._fields)
+values_of = itemgetter(*Options._fields)
 _CONSTANTS = frozenset((int, float, str, type(None)))  # types whose objects keep their value
-_MOST_REMEMBERED = 256
-
-# Checked options by the identities of the values that were given; these are kept beside them, so
-# that no other object can have their identity. Values are not compared: where a caller's threads
-# take subnormal numbers for zeros, 1e-310 equals 0.
-_remembered: dict[tuple[int, ...], tuple[Options, tuple[Any, ...]]] = {}
+_SMALLEST = 5e-324
 
 
-def recalled(given: Mapping[str, Any]) -> Options | None:
-    """The options of a call with these very values, where there was one."""
-    known = _remembered.get(tuple(map(id, _values_of(given))))
-    return None if known is None else known[0]
+class _MayChange(Exception):
+    """Raised so that a value which may change, a tensor's say, is not remembered."""
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(*values: Any) -> Options:
+    if not _CONSTANTS.issuperset(map(type, values)):
+        raise _MayChange
+    return _check(*values)
+
+
+def recalled(values: tuple[Any, ...]) -> Options | None:
+    """Options of these values, checked; None where one may change, or is wrong."""
+    if _SMALLEST == 0:  # this thread takes subnormal numbers for zeros: 1e-310 equals 0
+        return None
+    try:
+        return _remembered(*values)
+    except (_MayChange, TypeError):  # or it cannot be hashed, or is wrong
+        return None
 
 
 def checked(given: Mapping[str, Any]) -> Options:
@@ -190,15 +201,8 @@ def checked(given: Mapping[str, Any]) -> Options:
     Raises:
         TypeError, ValueError: a value breaks its option's rule.
     """
-    if (known := recalled(given)) is not None:
-        return known
-    values = _values_of(given)
-    options = _check(*values)
-    if _CONSTANTS.issuperset(map(type, values)):
-        if len(_remembered) >= _MOST_REMEMBERED:
-            _remembered.clear()
-        _remembered[tuple(map(id, values))] = options, values
-    return options
+    values = values_of(given)
+    return recalled(values) or _check(*values)
 
 
 def checked_anew(given: Mapping[str, Any]) -> Options:

@@ -24,7 +24,8 @@ def _of_rows(
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
     result = outputs.output_array(out, array, (array, vector))
-    solve(output, None, array, axis, vector=vector, grad=result)
+    operands = {"grad": result} if vector is None else {"grad": result, "vector": vector}
+    solve(output, None, array, axis, None, operands)
     return result
 
 
@@ -123,7 +124,7 @@ def logsumexp(logits: ArrayLike, *, axis: int = -1) -> np.floating[Any] | Array:
     array = arguments.logits_array(logits)
     axis = arguments.class_axis(array, axis)
     lse = np.empty(arguments.row_shape(array, axis), arguments.loss_type(array))
-    solve(Output.SCORES, None, array, axis, lse=lse)
+    solve(Output.SCORES, None, array, axis, None, {"lse": lse})
     return lse if lse.ndim else lse[()]
 
 

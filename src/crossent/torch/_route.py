@@ -197,12 +197,13 @@ def options_of(
     These are a logit_scale that may get a gradient, and a divisor of the sum of the losses, where a
     compiler cannot know the normalizer's value.
     """
-    options, scale, divisor = None if compiling else known.recalled(given), None, None
+    options = scale = divisor = None
+    if not compiling:
+        values = known.values_of(given)
+        options = None if Tensor in map(type, values) else known.recalled(values)
     if options is None:
         numbers, scale, divisor = _without_tensors(dict(given), compiling)
-        had_tensors = any(numbers[name] is not given[name] for name in Options._fields)
-        check = known.checked_anew if compiling or had_tensors else known.checked
-        options = check(numbers)
+        options = known.checked_anew(numbers)
     if form != rules.INDICES:
         known.check_for_distributions(options)
     return options, scale, divisor
