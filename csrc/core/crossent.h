@@ -106,7 +106,6 @@ struct Judgement {
 
 struct Outcome {
   double sum = 0;        // of the rows' losses: the same for any threads
-  double divisor = 1;    // of the sum, and of every gradient
   int64_t bad_row = -1;  // not -1: nothing was written
   bool empty = false;    // nothing counts in the mean; where that is an error, nothing was written
 };

@@ -191,7 +191,6 @@ Outcome solve(Problem problem, double divisor, ParallelFor parallel_for) {
   const FloatMode mode;
   const WhenEmpty when_empty = problem.options.when_empty;
   Outcome outcome;
-  outcome.divisor = divisor;
   outcome.empty = divisor == 0;
   if (outcome.empty && when_empty == WhenEmpty::raise) return outcome;
   if (outcome.empty) {

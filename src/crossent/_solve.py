@@ -58,7 +58,7 @@ def solve(
         IndexError: an index target is neither a class nor ignored; nothing was written.
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
-    # These two may be bfloat16; the other operands never are.
+    # Logits, targets, gradient and vector may be bfloat16; the others never are.
     logit, target = operand(logits), operand(targets)
     if logit is not logits and "grad" in operands:  # a gradient has the logits' type
         operands["grad"] = operand(operands["grad"])

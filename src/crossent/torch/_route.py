@@ -200,6 +200,7 @@ def options_of(
     options = scale = divisor = None
     if not compiling:
         values = known.values_of(given)
+        # A compiler that resumes here, after a break at a tensor, would trace into the memory.
         options = None if Tensor in map(type, values) else known.recalled(values)
     if options is None:
         numbers, scale, divisor = _without_tensors(dict(given), compiling)
