@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bind/arrays.h"
+#include "bind/lock.h"
 #include "core/float_mode.h"
 #include "core/kernels.h"
 #include "core/threads.h"
@@ -21,9 +22,6 @@ void stand(const Standing<float>& standing, int64_t begin, int64_t end, const fl
 void stand(const Standing<double>& standing, int64_t begin, int64_t end, const double* residual) {
   instruction_set().standings.doubles(standing, begin, end, residual);
 }
-
-// Everything on the calling thread.
-void serially(int64_t count, void (*body)(void*, int64_t, int64_t), void* context) { body(context, 0, count); }
 
 // A block whose rows are contiguous; p - y is found a piece at a time, so that it and its logits stay in a core's
 // cache.
@@ -48,13 +46,17 @@ struct Ranking {
     }
     piece.grad = piece.logits;
     piece.grad.data = reinterpret_cast<char*>(residual.get());
-    solve(piece, 1, {serially, 0});
+    solve(piece, 1, kCallingThread);
     stand(standing, begin, begin + count, residual.get());
   }
 
-  static void take_pieces(void* self, int64_t begin, int64_t end) {
-    const auto& ranking = *static_cast<const Ranking*>(self);
-    for (int64_t i = begin; i < end; ++i) ranking.rank(i * ranking.rows_of_piece());
+  void rank_all() {
+    const auto rank_piece = [](void* self, int64_t, int64_t piece) {
+      const auto& ranking = *static_cast<const Ranking*>(self);
+      ranking.rank(piece * ranking.rows_of_piece());
+    };
+    const int64_t pieces = (problem.rows.count + rows_of_piece() - 1) / rows_of_piece();
+    our_threads.run(pieces, std::min(our_threads.most_workers(), pieces), rank_piece, this);
   }
 };
 
@@ -97,9 +99,7 @@ void rank_block(const Operand& logits, nb::handle targets, nb::handle label, nb:
   layout.add(problem.targets, target, has_classes ? 1 : kNoClasses);
   layout.add(problem.loss, losses, kNoClasses);
   problem.rows = layout.settle();
-  const nb::gil_scoped_release release;
-  const int64_t step = ranking.rows_of_piece();
-  parallel_for((rows + step - 1) / step, Ranking<X>::take_pieces, &ranking);
+  without_lock([&] { ranking.rank_all(); });
 }
 
 void standings(nb::handle logits, nb::handle targets, nb::handle label, nb::handle loss, nb::handle rank,

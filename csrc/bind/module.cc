@@ -3,12 +3,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <exception>
+#include <initializer_list>
 #include <iterator>
+#include <new>
 #include <string>
 #include <vector>
 
 #include "bind/arrays.h"
 #include "bind/evaluation.h"
+#include "bind/lock.h"
 #include "bind/torch.h"
 #include "core/threads.h"
 
@@ -66,17 +70,47 @@ Options options_from(nb::handle given) {
   return options;
 }
 
-// 2. Problems.
+// 2. Results: Python's own named tuples. nanobind's objects end the process where there is no memory for one.
+
+PyTypeObject *judgement_type, *outcome_type;  // for as long as the process lives
+
+void make_record_types() {
+  static PyStructSequence_Field of_judgement[] = {{"bad_row", nullptr}, {"divisor", nullptr}, {nullptr, nullptr}};
+  static PyStructSequence_Field of_outcome[] = {
+      {"sum", nullptr}, {"bad_row", nullptr}, {"empty", nullptr}, {nullptr, nullptr}};
+  static PyStructSequence_Desc judgement = {"crossent._core.Judgement", nullptr, of_judgement, 2};
+  static PyStructSequence_Desc outcome = {"crossent._core.Outcome", nullptr, of_outcome, 3};
+  judgement_type = PyStructSequence_NewType(&judgement);
+  outcome_type = PyStructSequence_NewType(&outcome);
+  if (!judgement_type || !outcome_type) throw nb::python_error();
+}
+
+// The values, new references, as a named tuple.
+nb::object record(PyTypeObject* type, std::initializer_list<PyObject*> values) {
+  nb::object tuple = nb::steal(PyStructSequence_New(type));
+  bool complete = tuple.is_valid();
+  Py_ssize_t place = 0;
+  for (PyObject* const value : values) {
+    complete = complete && value;
+    if (tuple.is_valid()) {
+      PyStructSequence_SetItem(tuple.ptr(), place++, value);
+    } else {
+      Py_XDECREF(value);
+    }
+  }
+  if (!complete) throw nb::python_error();
+  return tuple;
+}
+
+// 3. Problems.
 
 const double* numbers_of(const Operand& weight) { return reinterpret_cast<const double*>(weight.array.data); }
 
-ParallelFor threads_for(const Operand& operand) {
-  return operand.is_address() ? torch_threads() : ParallelFor{&parallel_for, kWorthwhile};
-}
+ParallelFor threads_for(const Operand& operand) { return operand.is_address() ? torch_threads() : our_threads; }
 
 // See _core.pyi, as for all that follows.
-Judgement judge_targets(nb::handle options, int64_t classes, nb::handle targets, nb::handle axis, nb::handle weight,
-                        nb::handle verdict) {
+nb::object judge_targets(nb::handle options, int64_t classes, nb::handle targets, nb::handle axis, nb::handle weight,
+                         nb::handle verdict) {
   const Operand target(targets, false), weights(weight, false), verdicts(verdict, true);
   const int class_axis = axis.is_none() ? kNoClasses : nb::cast<int>(axis);
   Problem problem;
@@ -88,8 +122,8 @@ Judgement judge_targets(nb::handle options, int64_t classes, nb::handle targets,
   layout.add(problem.targets, target, class_axis);
   layout.add(problem.verdict, verdicts, kNoClasses);
   problem.rows = layout.settle();
-  const nb::gil_scoped_release release;
-  return judge(problem, threads_for(target));
+  const Judgement found = without_lock([&] { return judge(problem, threads_for(target)); });
+  return record(judgement_type, {PyLong_FromLongLong(found.bad_row), PyFloat_FromDouble(found.divisor)});
 }
 
 // The arrays of a problem beside logits and targets, by name: twice as quick to hand over as keywords, of which most
@@ -108,8 +142,8 @@ void check_roles(nb::dict operands) {
   if (known != PyDict_Size(operands.ptr())) throw nb::type_error("crossent._core: an operand of an unknown name");
 }
 
-Outcome solve_problem(Output output, nb::handle options, int axis, nb::handle logits, nb::handle targets,
-                      nb::dict operands, nb::handle divisor) {
+nb::object solve_problem(Output output, nb::handle options, int axis, nb::handle logits, nb::handle targets,
+                         nb::dict operands, nb::handle divisor) {
   check_roles(operands);
   const auto given = [&](Role role) {
     PyObject* const value = PyDict_GetItemWithError(operands.ptr(), role_names[role]);
@@ -144,10 +178,14 @@ Outcome solve_problem(Output output, nb::handle options, int axis, nb::handle lo
     problem.total = losses.array;
   }
   problem.rows = layout.settle();
-  const double known = divisor.is_none() ? 0 : nb::cast<double>(divisor);
-  const nb::gil_scoped_release release;
-  if (divisor.is_none()) return judge_and_solve(problem, threads_for(logit));
-  return solve(problem, known, threads_for(logit));
+  const bool is_judged = !divisor.is_none();
+  const double known = is_judged ? nb::cast<double>(divisor) : 0;
+  const Outcome outcome = without_lock([&] {
+    const ParallelFor threads = threads_for(logit);
+    return is_judged ? solve(problem, known, threads) : judge_and_solve(problem, threads);
+  });
+  return record(outcome_type, {PyFloat_FromDouble(outcome.sum), PyLong_FromLongLong(outcome.bad_row),
+                               PyBool_FromLong(outcome.empty)});
 }
 
 std::vector<std::string> available() {
@@ -160,6 +198,14 @@ nb::tuple option_names() {
   nb::list names;
   for (const char* const name : kOptionNames) names.append(name);
   return nb::tuple(names);
+}
+
+void explain_lack_of_memory(const std::exception_ptr& raised, void*) {
+  try {
+    std::rethrow_exception(raised);
+  } catch (const std::bad_alloc&) {
+    PyErr_SetString(PyExc_MemoryError, "no memory is left for this call");
+  }
 }
 
 void bind_enums(nb::module_& module) {
@@ -192,16 +238,11 @@ void bind_enums(nb::module_& module) {
 }  // namespace
 }  // namespace crossent
 
-NB_MODULE(_core, module) {
+NB_MODULE(core, module) {
   using namespace crossent;
+  nb::register_exception_translator(explain_lack_of_memory);
   bind_enums(module);
-  nb::class_<Judgement>(module, "Judgement")
-      .def_ro("bad_row", &Judgement::bad_row)
-      .def_ro("divisor", &Judgement::divisor);
-  nb::class_<Outcome>(module, "Outcome")
-      .def_ro("sum", &Outcome::sum)
-      .def_ro("bad_row", &Outcome::bad_row)
-      .def_ro("empty", &Outcome::empty);
+  make_record_types();
   module.attr("option_names") = option_names();
   module.def("judge", &judge_targets, "options"_a.none(), "classes"_a, "targets"_a, "axis"_a = nb::none(),
              nb::kw_only(), "weight"_a = nb::none(), "verdict"_a = nb::none());
@@ -215,4 +256,12 @@ NB_MODULE(_core, module) {
   module.def("set_num_threads", &set_num_threads);
   bind_evaluation(module);
   bind_torch(module);
+}
+
+// What Python calls. Types, names and threads are the process's, and nanobind forgets those of one interpreter when
+// another loads the module.
+extern "C" NB_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_GetID(PyInterpreterState_Get()) == 0) return PyInit_core();
+  PyErr_SetString(PyExc_ImportError, "crossent works in a process's main interpreter alone; use threads or processes");
+  return nullptr;
 }

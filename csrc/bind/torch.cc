@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 
@@ -24,29 +25,19 @@ using TorchNumThreads = int32_t (*)(uint32_t* count);
 std::atomic<TorchParallelFor> torch_parallel_for{nullptr};
 std::atomic<TorchNumThreads> torch_get_num_threads{nullptr};
 
-// Pieces that PyTorch's threads take one by one: a thread that another program holds up does not hold up the rest.
-struct TorchWork {
-  void (*body)(void*, int64_t, int64_t);
-  void* context;
-  int64_t count;
-  std::atomic<int64_t> next{0};
-
-  static void take_pieces(int64_t, int64_t, void* self) {
-    auto& work = *static_cast<TorchWork*>(self);
-    for (int64_t i = work.next.fetch_add(1); i < work.count; i = work.next.fetch_add(1)) {
-      work.body(work.context, i, i + 1);
-    }
-  }
-};
-
-void on_torch_threads(int64_t count, void (*body)(void*, int64_t, int64_t), void* context) {
+int64_t most_torch_threads() {
   uint32_t threads = 1;
-  TorchWork work{body, context, count};
-  if (torch_get_num_threads.load()(&threads) != 0 || threads < 2) return TorchWork::take_pieces(0, 1, &work);
-  const int64_t workers = threads < count ? threads : count;
-  if (torch_parallel_for.load()(0, workers, 1, TorchWork::take_pieces, &work) != 0) {
+  return torch_get_num_threads.load()(&threads) == 0 ? std::max<int64_t>(threads, 1) : 1;
+}
+
+// PyTorch's threads take pieces one by one: a thread that another program holds up does not hold up the rest.
+void on_torch_threads(int64_t count, int64_t workers, void (*body)(void*, int64_t, int64_t), void* context) {
+  Work work(count, body, context);
+  const TorchBody take_pieces = [](int64_t, int64_t, void* self) { static_cast<Work*>(self)->take_pieces(); };
+  if (torch_parallel_for.load()(0, workers, 1, take_pieces, &work) != 0) {
     throw std::runtime_error("crossent: torch_parallel_for failed");
   }
+  work.finish();
 }
 
 // Whether loops run on PyTorch's threads from here on. path: of the libtorch_cpu that this process has loaded.
@@ -74,8 +65,8 @@ void advise_huge_pages([[maybe_unused]] int64_t address, [[maybe_unused]] int64_
 
 ParallelFor torch_threads() {
   constexpr double kTorchWorthwhile = 1e4;  // its threads stay awake for a while
-  if (torch_parallel_for.load()) return {&on_torch_threads, kTorchWorthwhile};
-  return {&parallel_for, kWorthwhile};
+  if (torch_parallel_for.load()) return {&on_torch_threads, &most_torch_threads, kTorchWorthwhile};
+  return our_threads;
 }
 
 void bind_torch(nb::module_& module) {

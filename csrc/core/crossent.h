@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace crossent {
 
@@ -112,10 +113,16 @@ struct Outcome {
 
 // How work is spread over threads.
 struct ParallelFor {
-  // Runs body(context, begin, end) over disjoint pieces of [0, count), on any threads, and returns when all are done.
-  void (*run)(int64_t count, void (*body)(void*, int64_t, int64_t), void* context);
+  // Runs body(context, worker, piece) for every piece of [0, count) on up to `workers` threads, each with a number of
+  // its own below that, and returns when all are done. An exception keeps pieces from beginning and then reaches the
+  // caller.
+  void (*run)(int64_t count, int64_t workers, void (*body)(void*, int64_t, int64_t), void* context);
+  int64_t (*most_workers)();
   double worthwhile;  // nanoseconds of work from which on it is quicker than the calling thread alone
 };
+
+// Everything on the calling thread.
+constexpr ParallelFor kCallingThread = {nullptr, nullptr, std::numeric_limits<double>::infinity()};
 
 // Fills problem.verdict too where it is given.
 Judgement judge(const Problem& problem, ParallelFor parallel_for);
@@ -127,7 +134,9 @@ Outcome solve(Problem problem, double divisor, ParallelFor parallel_for);
 // Judges, then solves unless a row is bad.
 Outcome judge_and_solve(const Problem& problem, ParallelFor parallel_for);
 
-const char* isa();                    // the instruction set in use
+// The instruction set in use: at first the environment's CROSSENT_ISA, else the best. Throws std::invalid_argument
+// where that names none that is here.
+const char* isa();
 const char* const* available_isas();  // null-terminated, best first
 bool select_isa(const char* name);    // false if this machine or build has no such set
 

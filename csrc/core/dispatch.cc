@@ -1,8 +1,11 @@
 // Which instruction set is used: the best that this machine can run, or the one that was asked for.
 #include <atomic>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "environment.h"
 #include "kernels.h"
 
 namespace crossent {
@@ -17,9 +20,9 @@ namespace crossent {
 
 namespace {
 
-// Those that this machine can run, best first.
+// Those that this machine can run, best first. Never destroyed: threads may be at work while the process ends.
 const std::vector<InstructionSet>& usable_sets() {
-  static const std::vector<InstructionSet> usable = [] {
+  static const auto& usable = *new std::vector<InstructionSet>([] {
     const InstructionSet all[] = {
 #define CROSSENT_INSTRUCTION_SET(set, name, runs_here) {name, runs_here, set::kernels, set::standings},
 #include "instruction_sets.inc"
@@ -30,17 +33,30 @@ const std::vector<InstructionSet>& usable_sets() {
       if (set.runs_here) list.push_back(set);
     }
     return list;
-  }();
+  }());
   return usable;
 }
 
 std::atomic<const InstructionSet*> chosen{nullptr};
 
+void choose_from_environment() {
+  constexpr const char* kName = "CROSSENT_ISA";
+  const char* const wanted = environment(kName);
+  if (!wanted) {
+    chosen.store(&usable_sets().front());
+  } else if (!select_isa(wanted)) {
+    std::string names;
+    for (const InstructionSet& set : usable_sets()) names += std::string(set.name) + ", ";
+    throw std::invalid_argument(quoted(kName, wanted) + " is not available here; choose one of " + names +
+                                "or unset it");
+  }
+}
+
 }  // namespace
 
 const InstructionSet& instruction_set() {
   if (const InstructionSet* const known = chosen.load(std::memory_order_relaxed)) return *known;
-  chosen.store(&usable_sets().front());
+  choose_from_environment();
   return *chosen.load();
 }
 

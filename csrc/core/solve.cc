@@ -1,10 +1,10 @@
 // What targets mean, and the problem they belong to: independent pieces, handed out to threads, whose results are added
 // in an order of their own.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -14,17 +14,35 @@
 namespace crossent {
 namespace {
 
-// Runs a lambda of (begin, end) through a ParallelFor, or on the calling thread where others are not worth waking.
-// nanoseconds: about how long a piece takes.
-template <class Body>
-void for_pieces(ParallelFor parallel_for, int64_t count, double nanoseconds, Body body) {
-  if (count <= 1 || static_cast<double>(count) * nanoseconds < parallel_for.worthwhile) return body(0, count);
-  const auto in_our_mode = [](void* context, int64_t begin, int64_t end) {
-    const FloatMode mode;
-    (*static_cast<Body*>(context))(begin, end);
-  };
-  parallel_for.run(count, in_our_mode, &body);
-}
+// Pieces of work, and the threads that are worth waking for them.
+class Pieces {
+ public:
+  // nanoseconds: about how long a piece takes.
+  Pieces(ParallelFor parallel_for, int64_t count, double nanoseconds) : parallel_for_(parallel_for), count_(count) {
+    if (count <= 1 || static_cast<double>(count) * nanoseconds < parallel_for.worthwhile) return;
+    workers_ = std::min(parallel_for.most_workers(), count);
+  }
+
+  int64_t workers() const { return workers_; }
+
+  // Calls body(worker, piece) for each.
+  template <class Body>
+  void run(Body body) const {
+    if (workers_ == 1) {
+      for (int64_t piece = 0; piece < count_; ++piece) body(0, piece);
+      return;
+    }
+    const auto in_our_mode = [](void* context, int64_t worker, int64_t piece) {
+      const FloatMode mode;
+      (*static_cast<Body*>(context))(worker, piece);
+    };
+    parallel_for_.run(count_, workers_, in_our_mode, &body);
+  }
+
+ private:
+  ParallelFor parallel_for_;
+  int64_t count_, workers_ = 1;
+};
 
 // About how long one thread takes for as many rows.
 double nanoseconds_of(const RowKernels& kernels, const Problem& problem, int64_t rows) {
@@ -49,73 +67,54 @@ int64_t rows_in_piece(const Problem& problem) {
   return (rows < kMostRows ? rows : kMostRows) / kStep * kStep;
 }
 
-// Working memory that pieces hand on to each other: as many blocks as threads take part.
+// Blocks of working memory, taken before anything is written: a call that finds too little has changed nothing.
 class Scratch {
  public:
-  explicit Scratch(size_t bytes) : bytes_(bytes) {}
+  Scratch(int64_t blocks, size_t bytes)
+      : stride_((bytes + kAlignment - 1) / kAlignment * kAlignment),
+        memory_(new char[static_cast<size_t>(blocks) * stride_ + kAlignment]) {
+    void* begin = memory_.get();
+    size_t room = kAlignment;
+    begin_ = static_cast<char*>(std::align(kAlignment, 1, begin, room));
+  }
 
-  std::unique_ptr<char[]> take() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (free_.empty()) return std::unique_ptr<char[]>(new char[bytes_ + kAlignment]);
-    std::unique_ptr<char[]> memory = std::move(free_.back());
-    free_.pop_back();
-    return memory;
-  }
-  void give(std::unique_ptr<char[]> memory) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    free_.push_back(std::move(memory));
-  }
-  void* aligned(char* memory) const {
-    void* at = memory;
-    size_t room = bytes_ + kAlignment;
-    return std::align(kAlignment, bytes_, at, room);
-  }
+  char* operator[](int64_t block) const { return begin_ + static_cast<size_t>(block) * stride_; }
 
  private:
   static constexpr size_t kAlignment = 64;
-  size_t bytes_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<char[]>> free_;
+  size_t stride_;
+  std::unique_ptr<char[]> memory_;
+  char* begin_;
 };
 
 double run_pieces(const RowKernels& kernels, const Problem& problem, ParallelFor parallel_for) {
   const int64_t step = rows_in_piece(problem);
-  const int64_t pieces = (problem.rows.count + step - 1) / step;
-  Scratch scratch(kernels.scratch_bytes(problem));
-  std::vector<double> sums(static_cast<size_t>(pieces));
-  for_pieces(parallel_for, pieces, nanoseconds_of(kernels, problem, step), [&](int64_t begin, int64_t end) {
-    std::unique_ptr<char[]> memory = scratch.take();
-    for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t first = piece * step;
-      const int64_t last = first + step < problem.rows.count ? first + step : problem.rows.count;
-      sums[static_cast<size_t>(piece)] = kernels.run_rows(problem, first, last, scratch.aligned(memory.get()));
-    }
-    scratch.give(std::move(memory));
+  const int64_t count = (problem.rows.count + step - 1) / step;
+  const Pieces pieces(parallel_for, count, nanoseconds_of(kernels, problem, step));
+  const Scratch scratch(pieces.workers(), kernels.scratch_bytes(problem));
+  std::vector<double> sums(static_cast<size_t>(count));
+  pieces.run([&](int64_t worker, int64_t piece) {
+    const int64_t first = piece * step;
+    const int64_t last = std::min(first + step, problem.rows.count);
+    sums[static_cast<size_t>(piece)] = kernels.run_rows(problem, first, last, scratch[worker]);
   });
-  return tree_sum(sums.data(), pieces);
+  return tree_sum(sums.data(), count);
 }
 
 // Few long rows: every segment of every row is a piece, once for the sums and once for the gradient.
 double run_segments(const RowKernels& kernels, const Problem& problem, ParallelFor parallel_for) {
   const int64_t segments = segments_of(problem), rows = problem.rows.count;
-  const size_t bytes = kernels.row_bytes(problem);
-  Scratch scratch(bytes * static_cast<size_t>(rows));
-  const std::unique_ptr<char[]> memory = scratch.take();
-  char* const states = static_cast<char*>(scratch.aligned(memory.get()));
-  const auto state = [&](int64_t row) { return states + static_cast<size_t>(row) * bytes; };
-  for (int64_t row = 0; row < rows; ++row) kernels.start_row(problem, row, state(row));
   const double nanoseconds = nanoseconds_of(kernels, problem, 1) / static_cast<double>(segments);
-  for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) kernels.sum_segment(problem, i % segments, state(i / segments));
-  });
+  const Pieces pieces(parallel_for, rows * segments, nanoseconds);
+  const Scratch states(rows, kernels.row_bytes(problem));
   std::vector<double> sums(static_cast<size_t>(rows));
+  for (int64_t row = 0; row < rows; ++row) kernels.start_row(problem, row, states[row]);
+  pieces.run([&](int64_t, int64_t i) { kernels.sum_segment(problem, i % segments, states[i / segments]); });
   for (int64_t row = 0; row < rows; ++row) {
-    sums[static_cast<size_t>(row)] = kernels.finish_row(problem, row, state(row));
+    sums[static_cast<size_t>(row)] = kernels.finish_row(problem, row, states[row]);
   }
   if (problem.grad) {
-    for_pieces(parallel_for, rows * segments, nanoseconds, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) kernels.write_segment(problem, i % segments, state(i / segments));
-    });
+    pieces.run([&](int64_t, int64_t i) { kernels.write_segment(problem, i % segments, states[i / segments]); });
   }
   return tree_sum(sums.data(), rows);
 }
@@ -142,13 +141,12 @@ Judgement judge_indices(const Problem& problem, ParallelFor parallel_for) {
   constexpr double kNanoseconds = 1200;  // for as many targets
   const FloatMode mode;
   const Kernels& kernels = instruction_set().kernels;
-  const int64_t count = problem.rows.count, pieces = (count + kStep - 1) / kStep;
-  std::vector<Judgement> parts(static_cast<size_t>(pieces));
-  for_pieces(parallel_for, pieces, kNanoseconds, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t last = (i + 1) * kStep < count ? (i + 1) * kStep : count;
-      kernels.judge_rows(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);
-    }
+  const int64_t rows = problem.rows.count, count = (rows + kStep - 1) / kStep;
+  const Pieces pieces(parallel_for, count, kNanoseconds);
+  std::vector<Judgement> parts(static_cast<size_t>(count));
+  pieces.run([&](int64_t, int64_t i) {
+    const int64_t last = std::min((i + 1) * kStep, rows);
+    kernels.judge_rows(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);
   });
   Judgement whole;
   for (const Judgement& part : parts) {
@@ -195,8 +193,8 @@ Outcome solve(Problem problem, double divisor, ParallelFor parallel_for) {
   if (outcome.empty && when_empty == WhenEmpty::raise) return outcome;
   if (outcome.empty) {
     const double loss = when_empty == WhenEmpty::zero ? 0 : std::numeric_limits<double>::quiet_NaN();
-    if (problem.total) write_total(problem.total, loss);
     if (problem.grad) clear_gradient(problem, parallel_for);
+    if (problem.total) write_total(problem.total, loss);
     return outcome;
   }
   problem.weight_sum = static_cast<double>(problem.classes);

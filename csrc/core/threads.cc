@@ -4,13 +4,18 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
+#include <charconv>
 #include <condition_variable>
-#include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <thread>
+
+#include "environment.h"
 
 namespace crossent {
 namespace {
@@ -25,22 +30,16 @@ int usable_cpus() {
 }
 
 int initial_threads() {
-  const char* const text = std::getenv("CROSSENT_NUM_THREADS");
-  const int wanted = text ? std::atoi(text) : 0;
-  return wanted > 0 ? wanted : usable_cpus();
+  constexpr const char* kName = "CROSSENT_NUM_THREADS";
+  const char* const text = environment(kName);
+  if (!text) return std::min(usable_cpus(), kMostThreads);
+  const char* const end = text + std::strlen(text);
+  int count = 0;
+  const std::from_chars_result read = std::from_chars(text, end, count);
+  if (read.ec == std::errc() && read.ptr == end && count >= 1 && count <= kMostThreads) return count;
+  throw std::invalid_argument(quoted(kName, text) + " must be an integer from 1 to " + std::to_string(kMostThreads) +
+                              ", or unset");
 }
-
-// One call's work: threads take pieces until none is left.
-struct Work {
-  void (*body)(void*, int64_t, int64_t);
-  void* context;
-  int64_t count;
-  std::atomic<int64_t> next{0};
-
-  void take_pieces() {
-    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(context, i, i + 1);
-  }
-};
 
 int current_cpu() {
 #if defined(__linux__)
@@ -73,14 +72,14 @@ struct Helper {
 class Pool {
  public:
   // False if another caller is using the pool.
-  bool run(Work& work, int helpers) {
+  bool run(Work& work, int64_t helpers) {
     const std::unique_lock<std::mutex> caller(callers_, std::try_to_lock);
     if (!caller.owns_lock()) return false;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_threads(helpers);
       work_ = &work;
-      wanted_ = helpers < static_cast<int>(helpers_.size()) ? helpers : static_cast<int>(helpers_.size());
+      wanted_ = std::min(helpers, static_cast<int64_t>(helpers_.size()));
       const int here = current_cpu();
       for (Helper& helper : helpers_) helper.leave(here);
     }
@@ -94,18 +93,28 @@ class Pool {
   }
 
  private:
-  void start_threads(int helpers) {
-    while (static_cast<int>(helpers_.size()) < helpers) {
-      Helper& helper = helpers_.emplace_back();
-      try {
-        std::thread thread([this, &helper] { serve(helper); });
-        helper.handle = thread.native_handle();
-        thread.detach();
-      } catch (...) {
-        helpers_.pop_back();  // no thread to be had: fewer do the work
-        return;
-      }
+  // Where no more threads are to be had, fewer do the work.
+  void start_threads(int64_t helpers) {
+    while (static_cast<int64_t>(helpers_.size()) < helpers && start_thread()) {
     }
+  }
+
+  bool start_thread() {
+    try {
+      helpers_.emplace_back();
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    Helper& helper = helpers_.back();
+    try {
+      std::thread thread([this, &helper] { serve(helper); });
+      helper.handle = thread.native_handle();
+      thread.detach();
+    } catch (...) {  // memory, or the system's limit
+      helpers_.pop_back();
+      return false;
+    }
+    return true;
   }
 
   void serve(Helper& helper) {
@@ -129,7 +138,7 @@ class Pool {
   std::condition_variable wake_, idle_;
   std::deque<Helper> helpers_;  // where they are: threads refer to them
   Work* work_ = nullptr;
-  int wanted_ = 0, active_ = 0;
+  int64_t wanted_ = 0, active_ = 0;
 };
 
 std::atomic<int> thread_count{0};
@@ -142,18 +151,29 @@ void forget_pool() {
   new (&pool_mutex) std::mutex;
 }
 
-Pool& the_pool() {
-  if (Pool* const existing = pool.load(std::memory_order_acquire)) return *existing;
+// Null where there is no memory for one.
+Pool* the_pool() {
+  if (Pool* const existing = pool.load(std::memory_order_acquire)) return existing;
   const std::lock_guard<std::mutex> lock(pool_mutex);
   if (!pool.load()) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     (void)registered;
-    pool.store(new Pool);  // never destroyed: its threads may outlive every static object
+    pool.store(new (std::nothrow) Pool);  // never destroyed: its threads may outlive every static object
   }
-  return *pool.load();
+  return pool.load();
+}
+
+void on_our_threads(int64_t count, int64_t workers, void (*body)(void*, int64_t, int64_t), void* context) {
+  Work work(count, body, context);
+  Pool* const helpers = workers > 1 ? the_pool() : nullptr;
+  if (!helpers || !helpers->run(work, workers - 1)) work.take_pieces();
+  work.finish();
 }
 
 }  // namespace
+
+constexpr double kWorthwhile = 1e5;  // below, the pool wakes too late to be of use
+const ParallelFor our_threads = {&on_our_threads, [] { return static_cast<int64_t>(get_num_threads()); }, kWorthwhile};
 
 int get_num_threads() {
   int count = thread_count.load(std::memory_order_relaxed);
@@ -162,11 +182,5 @@ int get_num_threads() {
 }
 
 void set_num_threads(int count) { thread_count.store(count); }
-
-void parallel_for(int64_t count, void (*body)(void*, int64_t, int64_t), void* context) {
-  const int64_t threads = get_num_threads() < count ? get_num_threads() : count;
-  Work work{body, context, count};
-  if (threads < 2 || !the_pool().run(work, static_cast<int>(threads - 1))) work.take_pieces();
-}
 
 }  // namespace crossent

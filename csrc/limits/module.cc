@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <string>
@@ -42,15 +43,10 @@ constexpr int64_t kPieceBytes = 262144, kPieceExps = 65536;
 // Calls body(begin, end) over [0, count) in pieces, on all threads.
 template <class Body>
 void in_pieces(int64_t count, int64_t piece, const Body& body) {
-  const auto run = [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) body(i * piece, (i + 1) * piece < count ? (i + 1) * piece : count);
-  };
+  auto run = [&](int64_t i) { body(i * piece, std::min((i + 1) * piece, count)); };
+  const auto run_piece = [](void* context, int64_t, int64_t i) { (*static_cast<decltype(run)*>(context))(i); };
   const int64_t pieces = (count + piece - 1) / piece;
-  if (pieces <= 1) return run(0, pieces);
-  parallel_for(
-      pieces,
-      [](void* context, int64_t first, int64_t last) { (*static_cast<const decltype(run)*>(context))(first, last); },
-      const_cast<void*>(static_cast<const void*>(&run)));
+  our_threads.run(pieces, std::min(our_threads.most_workers(), pieces), run_piece, &run);
 }
 
 // Calls run(data, bytes) on all threads, a piece of the memory at a time.

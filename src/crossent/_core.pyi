@@ -4,7 +4,7 @@ Source: csrc/bind. What each thing means is said in csrc/core/crossent.h.
 """
 
 import enum
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from numpy.typing import NDArray
 
@@ -54,13 +54,13 @@ Operand = (
     | tuple[int, Type, tuple[int, ...], tuple[int, ...]]
 )
 
-class Judgement:
+class Judgement(NamedTuple):
     """What targets mean before anything is computed."""
 
     bad_row: int  # the first, or -1
     divisor: float  # of the sum of the losses; 0 where nothing counts in the mean
 
-class Outcome:
+class Outcome(NamedTuple):
     """What a solution says beside what it writes."""
 
     sum: float  # of the losses

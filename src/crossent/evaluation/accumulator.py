@@ -5,6 +5,7 @@ N rows of a block, C classes.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -149,17 +150,17 @@ class EvaluationAccumulator:
             return self._scorer.score(block, workspace, self.floor, look=look)
 
     def add(self, scores: RowScores, rows: int) -> None:
-        """Adds the scores of the next ``rows`` rows."""
-        self.next_row += rows
-        self._sums.found.merge(scores.found)
-        del self._sums.found.hardest[self.hardest_count :]
-        if self._waiting and self._waiting[0].keys() != scores.of_rows.keys():
+        """Adds the scores of the next ``rows`` rows; all of them, or none where memory runs out."""
+        others_wait = self._waiting and self._waiting[0].keys() != scores.of_rows.keys()
+        if others_wait or self._rows_waiting >= FOLD:
             self._fold()
+        found = self._sums.found.merged(scores.found)
+        del found.hardest[self.hardest_count :]
+        self._sums.found = found
+        self.next_row += rows
         if len(scores.of_rows["nll"]):
             self._waiting.append(scores.of_rows)
             self._rows_waiting += len(scores.of_rows["nll"])
-        if self._rows_waiting >= FOLD:
-            self._fold()
 
     def _fold(self) -> None:
         """Adds the figures that wait to the sums."""
@@ -168,8 +169,9 @@ class EvaluationAccumulator:
                 name: np.concatenate([rows[name] for rows in self._waiting])
                 for name in self._waiting[0]
             }
-            self._waiting, self._rows_waiting = [], 0
-            self._sums.add(joined)
+            sums = copy.deepcopy(self._sums)
+            sums.add(joined)
+            self._sums, self._waiting, self._rows_waiting = sums, [], 0
 
     def merge(self, other: EvaluationAccumulator) -> None:
         """Adds the rows of another accumulator, made with the same options.
@@ -179,8 +181,10 @@ class EvaluationAccumulator:
         """
         if self.classes != other.classes or self.options.as_dict() != other.options.as_dict():
             raise BadOption("accumulators of different classes or options cannot be merged")
-        self.sums.merge(other.sums)
-        del self._sums.found.hardest[self.hardest_count :]
+        sums = copy.deepcopy(self.sums)
+        sums.merge(other.sums)
+        del sums.found.hardest[self.hardest_count :]
+        self._sums = sums
         self.next_row = max(self.next_row, other.next_row)
 
     def result(self) -> EvaluationResult:

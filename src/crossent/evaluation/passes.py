@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from crossent import settings
 from crossent.evaluation.data import Data
@@ -27,6 +27,41 @@ FIXED = 24 << 20  # bytes for sums, scores that wait, and stacks
 def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Progress that shows nothing."""
     yield lambda steps: None
+
+
+class CallingThread(Executor):
+    """Runs what is submitted at once, where no other thread is to be had."""
+
+    def submit(self, work: Callable[..., T], /, *given: Any, **named: Any) -> Future[T]:
+        """What has already been computed."""
+        future: Future[T] = Future()
+        future.set_result(work(*given, **named))
+        return future
+
+
+def pool_of(threads: int) -> Executor:
+    """Threads to submit work to."""
+    try:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(threads, "crossent-eval")
+    except RuntimeError:  # the interpreter is ending: none can be started any more
+        return CallingThread()
+
+
+def submitted(pool: Executor, work: Callable[..., T], *given: Any) -> Future[T]:
+    """Work that a pool does, or else has been done here."""
+    try:
+        return pool.submit(work, *given)
+    except RuntimeError:  # no thread to be had
+        return CallingThread().submit(work, *given)
+
+
+class Own(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
 
 
 class Passes(NamedTuple):
@@ -54,16 +89,13 @@ class Passes(NamedTuple):
             BadFile: a file was not the same all the while.
         """
         data, step = self.data, self.rows
-        own = threading.local()
-
-        def prepare_thread() -> None:
-            own.workspace = Workspace()
+        own = Own()
 
         def task(start: int, stop: int) -> T:
             return compute(data.read(start, stop, own.workspace), own.workspace)
 
         waiting: deque[tuple[int, Future[T]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, "crossent-eval", prepare_thread)
+        pool = pool_of(self.threads)
         with pool, self.progress(description, data.logits.rows * data.row_bytes) as advance:
 
             def consume_next() -> None:
@@ -74,7 +106,7 @@ class Passes(NamedTuple):
             try:
                 for start in range(0, data.logits.rows, step):
                     stop = min(start + step, data.logits.rows)
-                    waiting.append((stop - start, pool.submit(task, start, stop)))
+                    waiting.append((stop - start, submitted(pool, task, start, stop)))
                     if len(waiting) > 2 * self.threads:
                         consume_next()
                 while waiting:

@@ -6,8 +6,9 @@ bits in any block, on any thread.
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +109,12 @@ class Findings(Sums):
         super().merge(other)
         self.first_bad_row = min(first_bad, default=None)
         self.hardest.sort(key=lambda row: (-row.loss, row.row))
+
+    def merged(self, other: Findings) -> Findings:
+        """These findings and the other's; both stay as they are."""
+        both = replace(self, target_sums=copy.deepcopy(self.target_sums))
+        both.merge(other)
+        return both
 
 
 class RowScores(NamedTuple):
