@@ -77,6 +77,27 @@ def test_info_shows_settings_from_the_environment(
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CROSSENT_ISA", "mmx", "is not available here; choose one of"),
+        ("CROSSENT_NUM_THREADS", "1e3", "must be an integer from 1 to 1024, or unset"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["demo"], ["explain", "--text"], ["eval"], ["bench", "--quick"], ["info"]]
+)
+def test_an_environment_that_cannot_be_followed_is_one_line(
+    command: list[str], name: str, value: str, said: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from crossent.commands.cli import main; exit(main())", *command],
+        cwd=tmp_path, env={**os.environ, name: value}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith(f"crossent: {name}='{value}' {said}")
+
+
+@pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
         (["--help"], {"matplotlib", "torch", "jax", "crossent.commands.demo.training"}),

@@ -447,17 +447,18 @@ def test_a_thread_count_that_is_no_integer_is_an_error(count):
         crossent.set_num_threads(count)
 
 
-def test_an_unknown_instruction_set_in_the_environment_is_an_error_that_lists_them():
-    environment = {**os.environ, "CROSSENT_ISA": "mmx"}
+@pytest.mark.parametrize(("given", "shown"), [("mmx", "mmx"), (b"\xff\x1b[2J", "??[2J")])
+def test_an_unknown_instruction_set_in_the_environment_is_an_error_that_lists_them(given, shown):
+    environment = {**os.environb, b"CROSSENT_ISA": os.fsencode(given)}
     done = subprocess.run(
-        [sys.executable, "-c", "import crossent"], capture_output=True, text=True, env=environment
-    )
+        [sys.executable, "-c", "import crossent; crossent.softmax([0.0, 1.0])"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     listed = ", ".join(crossent.available_isas())
     assert last == (
-        f"ImportError: CROSSENT_ISA='mmx' is not available here; choose one of {listed}, "
-        "or unset it"
+        f"ValueError: CROSSENT_ISA='{shown}' is not available here; choose one of {listed}, or unset it"
     )
 
 

@@ -137,15 +137,24 @@ def test_the_environment_sets_the_first_count(text):
     assert run_program(program, CROSSENT_NUM_THREADS=text) == [text]
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "many"])
-def test_an_environment_that_is_no_count_leaves_the_default(text):
+@pytest.mark.parametrize("text", ["0", "-3", "many", "1e3", "2abc", " 2", "3000", "4294967297"])
+def test_an_environment_that_is_no_count_is_an_error_of_whoever_asks(text):
     program = """
-        import os, crossent
-        print(crossent.get_num_threads() == len(os.sched_getaffinity(0)))
+        import crossent
+        import numpy as np
+
+        crossent.softmax(np.zeros((2, 3)))  # asks for no thread
+        for call in crossent.get_num_threads, lambda: crossent.softmax(np.zeros((100_000, 10))):
+            try:
+                call()
+            except ValueError as error:
+                print(str(error).replace(" ", "_"))
+        crossent.set_num_threads(2)
+        print(crossent.get_num_threads())
     """
-    if not hasattr(os, "sched_getaffinity"):
-        pytest.skip("this system has no CPU affinity")
-    assert run_program(program, CROSSENT_NUM_THREADS=text) == ["True"]
+    said = f"CROSSENT_NUM_THREADS='{text}' must be an integer from 1 to 1024, or unset"
+    told = run_program(program, CROSSENT_NUM_THREADS=text)
+    assert told == [said.replace(" ", "_")] * 2 + ["2"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")

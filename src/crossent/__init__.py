@@ -6,12 +6,10 @@
 1.417 [[ 0.659 -0.758  0.099]]
 """
 
-import os as _os
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from crossent import _arguments, _core
 from crossent.course import CrossEntropyLoss
 from crossent.linear import (
     LinearGradients,
@@ -77,9 +75,6 @@ __all__ = [
     "softmax_jvp",
     "token_scores",
 ]
-
-if (_name := _os.environ.get("CROSSENT_ISA")) and not _core.select_isa(_name):
-    raise _arguments.unknown_isa(_name, _core.available_isas())
 
 
 def __getattr__(name: str) -> _Any:

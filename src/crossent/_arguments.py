@@ -440,11 +440,3 @@ def working_memory(size: Any) -> int:
     if value < 1:
         raise ValueError(f"the working memory must be at least 1 byte, not {value}")
     return value
-
-
-def unknown_isa(name: str, available: list[str]) -> ImportError:
-    """The error for a CROSSENT_ISA that this machine or build does not have."""
-    return ImportError(
-        f"CROSSENT_ISA={name!r} is not available here; choose one of {', '.join(available)}, "
-        "or unset it"
-    )

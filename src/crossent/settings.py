@@ -12,6 +12,10 @@ def get_num_threads() -> int:
     At first the environment's CROSSENT_NUM_THREADS, else the number of CPUs that this process may
     run on. Results have the same bits for any number.
 
+    Raises:
+        ValueError: CROSSENT_NUM_THREADS is no integer from 1 to 1024. A call that would use threads
+            raises it too.
+
     Example:
         >>> import crossent
         >>> crossent.get_num_threads() >= 1
@@ -41,7 +45,10 @@ def set_num_threads(count: int) -> None:
 def isa() -> str:
     """The instruction set whose kernels are in use, e.g. "x86-64-v4".
 
-    CROSSENT_ISA in the environment chooses another of `available_isas` when crossent is imported.
+    CROSSENT_ISA in the environment chooses another of `available_isas`.
+
+    Raises:
+        ValueError: CROSSENT_ISA names none that is available here. Every call raises it.
 
     Example:
         >>> import crossent

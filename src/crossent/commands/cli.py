@@ -62,6 +62,17 @@ def crossent_command(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(terminal.BAD_USAGE)
+    check_environment()
+
+
+def check_environment() -> None:
+    """Raise UsageError where CROSSENT_ISA or CROSSENT_NUM_THREADS cannot be followed."""
+    import crossent
+
+    try:
+        crossent.isa(), crossent.get_num_threads()
+    except ValueError as error:
+        raise terminal.UsageError(str(error)) from None
 
 
 # --- Subcommands, in the order in which --help lists them -----------------------------------------
