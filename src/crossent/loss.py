@@ -201,7 +201,8 @@ def cross_entropy_and_grad(
         grad_loss: the incoming gradient, a number, or one a row under "none"; None: 1.
         out: where the gradient is written: the logits themselves (in place) or an array of their
             shape and dtype that shares no memory with an input; None: fresh memory, laid out as
-            the logits are. Not touched when the call raises.
+            the logits are. Not touched when the call raises. Threads that write to one at the same
+            time race, as with any array: that is for the caller to prevent.
 
     Returns:
         (loss, gradient): the loss as from `cross_entropy`; the gradient with the logits' shape and
