@@ -213,6 +213,12 @@ class WeightedMean(Sums):
         """sum_i b_i, rounded once."""
         return self.of_b.value()
 
+    @property
+    def equal_rows(self) -> float:
+        """How many rows of equal weight would tell as much: (sum b)^2 / sum b^2 (Kish, 1965)."""
+        squares = self.of_bb.value()
+        return self.divisor**2 / squares if squares else 0.0
+
     def estimate(self) -> Estimate:
         """The mean and its standard error; nan where there is nothing to divide by."""
         total, divisor = self.total, self.divisor
