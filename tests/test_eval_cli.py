@@ -170,9 +170,8 @@ def test_as_many_of_the_hardest_rows_are_printed_as_were_asked_for(
     assert run(*files, "--hardest", str(count)) == 0
     out = capsys.readouterr().out
     shown = out.partition("hardest rows")[2]
-    pattern = r"(\d+) \([\d.]+\)" if logprobs else r"\n +(\d+) +[\d.]+ +\d+ "
     wanted = np.argsort(-losses, kind="stable")[:count]
-    assert [int(row) for row in re.findall(pattern, shown)] == wanted.tolist()
+    assert [int(row) for row in re.findall(r"\n +(\d+) +[\d.]+", shown)] == wanted.tolist()
     assert max(map(len, out.splitlines())) <= 80
 
 

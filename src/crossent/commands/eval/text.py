@@ -145,18 +145,16 @@ def class_lines(classes: Classes) -> list[str]:
 
 
 def hardest_lines(result: EvaluationResult) -> list[str]:
-    """The rows with the largest loss."""
-    if result.classes is None:
-        rows = ", ".join(f"{row.row:,} ({figure(row.loss)})" for row in result.hardest)
-        return textwrap.wrap(
-            f"hardest rows: {rows}", 78, initial_indent="  ", subsequent_indent="  "
-        )
-    lines = [f"  {'hardest rows':>12}{'-log p':>10}{'label':>9}   taken for"]
+    """The rows with the largest loss, and what they were taken for where that is known."""
+    has_answers = result.classes is not None
+    label = f"{'label':>9}   taken for" if has_answers else ""
+    lines = [f"  {'hardest rows':>12}{'-log p':>10}{label}"]
     for row in result.hardest:
         answers = ", ".join(
             f"{k} ({prob:.1%})" for k, prob in zip(row.classes[:2], row.probs[:2], strict=True)
         )
-        lines.append(f"  {row.row:>12,}{figure(row.loss):>10}{row.label:>9,}   {answers}")
+        label = f"{row.label:>9,}   {answers}" if has_answers else ""
+        lines.append(f"  {row.row:>12,}{figure(row.loss):>10}{label}")
     return lines
 
 
