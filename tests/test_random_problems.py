@@ -29,6 +29,7 @@ FACTOR = 2  # more, where an incoming gradient or a divisor is multiplied into a
 NEAR_LSE_0 = 64  # float64 losses with z-loss: where lse is near 0, lse^2 keeps the error it has
 # To what size lse is known to its last place, where z-loss takes it from the sum of all exponentials.
 LSE_FLOOR = {"float64": 1.0, **dict.fromkeys(("float32", "float16", "bfloat16"), 2.0**-28)}
+SCALING = {"softcap", "logit_scale", "ignore_index"}  # the options that scores take
 FLAT = 340  # how many softcaps from 0 a capped logit has no slope: it is below 1e-295 there
 BEYOND = Long("1e4000")  # stands for infinity: no exponential or product below reaches another
 NAN_ROWS = ("nan", "+inf", "all -inf")
@@ -131,7 +132,7 @@ def random_targets(rng, rows: int, classes: int, ignore_index: int) -> tuple[np.
     return mass.astype(DTYPES.get(dtype, dtype)), kind
 
 
-def random_options(rng, rows: int, classes: int, *, has_indices: bool) -> dict:
+def random_options(rng, rows: int, classes: int) -> dict:
     """Any options together."""
     options = {}
     if rng.random() < 0.3:
@@ -217,7 +218,7 @@ class Problem:
         ignore_index = int(rng.choice([-100, 0, -1, 255, self.classes - 1]))
         targets, self.kind = random_targets(rng, self.rows, self.classes, ignore_index)
         self.has_indices = self.kind == "indices"
-        self.options = random_options(rng, self.rows, self.classes, has_indices=self.has_indices)
+        self.options = random_options(rng, self.rows, self.classes)
         if self.has_indices:
             self.options["ignore_index"] = ignore_index
         scale = abs(self.options.get("logit_scale", 1.0))
@@ -262,6 +263,9 @@ class Problem:
     def as_rows(self, array: np.ndarray) -> np.ndarray:
         """(N, C) of an array of the logits' shape."""
         return np.moveaxis(np.asarray(array), self.axis, -1).reshape(self.rows, self.classes)
+
+    def rows_of_logits(self) -> np.ndarray:
+        return self.as_rows(self.logits)
 
     def truth(self, logits, targets) -> tuple[Truth, np.ndarray, np.ndarray]:
         """The truth, which rows count, and which are nan."""
@@ -432,21 +436,21 @@ def check_loss_gradient_and_product(p: Problem) -> None:
 
 
 def check_scores(p: Problem) -> None:
-    names = {"softcap", "logit_scale", "ignore_index"}
-    given = {name: value for name, value in p.options.items() if name in names}
-    scores = crossent.token_scores(p.logits, p.targets, axis=p.axis, **given)
-    is_scaled = {"softcap", "logit_scale"} & set(given)
-    bar = bar_of(p, GENERAL if is_scaled else PLAIN)
-    entropy_bar = bar_of(p, GENERAL)
+    given = {name: p.options[name] for name in SCALING & set(p.options)}
+    check_row_scores(p, crossent.token_scores(p.logits, p.targets, axis=p.axis, **given), given)
+
+
+def check_row_scores(p: Problem, scores, given: dict) -> None:
+    bar = bar_of(p, GENERAL if set(given) - {"ignore_index"} else PLAIN)
     nll = -p.true.log_prob[np.arange(p.rows), np.where(p.kept, np.reshape(p.targets, p.rows), 0)]
     nll = np.where(p.kept, nll, 0)
-    dead = p.dead
-    assert_close("nll", np.reshape(scores.nll, p.rows), nll, 0, bar, nan=dead & p.kept)
-    alive = ~dead
+    alive = ~p.dead
+    assert_close("nll", np.reshape(scores.nll, p.rows), nll, 0, bar, nan=p.dead & p.kept)
     lse, entropy, argmax = (np.reshape(part, p.rows)[alive] for part in scores[1:])
     assert_close("lse", lse, p.true.lse[alive], p.true.lse_scale[alive], bar)
+    entropy_bar = bar_of(p, GENERAL)
     assert_close("entropy", entropy, p.true.entropy[alive], Long(2) ** -20, entropy_bar)
-    order = np.clip(p.as_rows(p.logits)[alive].astype(Long), -BEYOND, BEYOND)
+    order = np.clip(p.rows_of_logits()[alive].astype(Long), -BEYOND, BEYOND)
     assert (argmax == (order * np.sign(given.get("logit_scale", 1.0))).argmax(1)).all()
 
 
@@ -475,6 +479,96 @@ def check(p: Problem) -> None:
             check_scores(p)
         if not {"softcap", "logit_scale"} & set(p.options):
             check_softmax(p)
+
+
+# The linear form
+
+
+class Layer(Problem):
+    """A linear layer whose products are exact in its type, so that its logits are the oracle's."""
+
+    def __init__(self, number: int) -> None:
+        rng = np.random.default_rng([number, 1])
+        self.dtype = str(rng.choice(list(DTYPES)))
+        dtype = DTYPES[self.dtype]
+        self.rows, self.classes = int(rng.integers(0, 90)), int(np.exp(rng.uniform(0, 6.9)))
+        self.batch, features = (self.rows,), int(rng.integers(1, 9))
+        self.inputs = rng.integers(-4, 5, (self.rows, features)).astype(dtype)
+        self.weight = (rng.integers(-8, 9, (self.classes, features)) / 4).astype(dtype)
+        bias = (rng.integers(-8, 9, self.classes) / 4).astype(dtype)
+        self.bias = {"linear_bias": bias} if rng.random() < 0.5 else {}
+        ignore_index = int(rng.choice([-100, 0, self.classes - 1]))
+        self.targets, self.kind = random_targets(rng, self.rows, self.classes, ignore_index)
+        self.has_indices = self.kind == "indices"
+        self.options = random_options(rng, self.rows, self.classes)
+        if self.has_indices:
+            self.options["ignore_index"] = ignore_index
+        self.grad_loss = None
+        logits = self.inputs.astype(Long) @ self.weight.T.astype(Long)
+        logits = logits + (bias.astype(Long) if self.bias else 0)
+        self.logits, self.v = logits, np.zeros(logits.shape)
+        self.true, self.kept, self.dead = self.truth(logits, self.targets)
+        self.divisor = self.true_divisor(self.targets)
+        self.memory = int(np.exp(rng.uniform(3, 15)))
+        self.threads, self.isa = int(rng.integers(1, 5)), str(rng.choice(ISAS))
+
+    def rows_of_logits(self) -> np.ndarray:
+        return self.logits
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.classes} {self.dtype}, {self.kind}, {self.options}"
+
+
+def check_sums(what: str, sums, true, size, terms: int, dtype: str) -> None:
+    """Sums of as many terms, whose sizes add up to `size`: a rounding each and one of their own."""
+    if sums is None:
+        return
+    info, wide = _float_info(sums.dtype), np.float64 if dtype == "float64" else np.float32
+    own = Long(info.smallest_subnormal) + abs(true) * Long(info.eps) / 2
+    wrong = ~(abs(sums.astype(Long) - true) <= own + (terms + 8) * Long(np.finfo(wide).eps) * size)
+    assert not wrong.any(), f"{what}: {sums[wrong][0]}, not {true[wrong][0]}"
+
+
+def check_layer(p: Layer) -> None:
+    """Loss, scores and gradients of a layer."""
+    crossent.set_num_threads(p.threads)
+    crossent.set_working_memory(p.memory)
+    arguments = (p.inputs, p.weight, p.targets)
+    if p.divisor == 0 and p.options["when_empty"] == "raise":
+        with pytest.raises(ValueError, match="nothing to divide by"):
+            crossent.linear_cross_entropy(*arguments, **p.bias, **p.options)
+        return
+    loss, grads = crossent.linear_cross_entropy_and_grad(*arguments, **p.bias, **p.options)
+    check_loss(p, loss)
+    assert same_bits(loss, crossent.linear_cross_entropy(*arguments, **p.bias, **p.options))
+    factor = factors(p)
+    grad, size = p.true.grad * factor, np.maximum(p.true.grad_scale, abs(p.true.grad)) * abs(factor)
+    x, w = p.inputs.astype(Long), p.weight.astype(Long)
+    check_sums("inputs", grads.inputs, grad @ w, size @ abs(w), p.classes, p.dtype)
+    sums = (grad.T @ x, size.T @ abs(x)), (grad.sum(0), size.sum(0))
+    for (true, scale), name in zip(sums, ("linear_weight", "linear_bias"), strict=True):
+        check_sums(name, getattr(grads, name), true, scale, p.rows, p.dtype)
+    if p.has_indices:
+        chosen = {name: p.options[name] for name in SCALING & set(p.options)}
+        scores = crossent.linear_token_scores(*arguments, **p.bias, **chosen)
+        check_row_scores(p, scores, chosen)
+
+
+@pytest.fixture
+def working_memory():
+    before = crossent.get_working_memory()
+    yield
+    crossent.set_working_memory(before)
+
+
+def test_random_layers_are_those_of_their_logits(set_num_threads, working_memory) -> None:
+    for number in problems():
+        layer = Layer(number)
+        try:
+            with using_isa(layer.isa):
+                check_layer(layer)
+        except Exception as error:
+            raise AssertionError(f"CROSSENT_PROBLEM={number}: {error}\n{layer}") from error
 
 
 def test_random_problems_are_within_the_bars_of_the_truth(set_num_threads) -> None:
