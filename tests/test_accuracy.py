@@ -307,7 +307,7 @@ def test_the_gradient_is_the_slope_of_the_loss_and_the_product_that_of_the_gradi
 
 @pytest.mark.parametrize("above", [20, 300, 345, 400])
 @pytest.mark.parametrize(
-    "options", [{"logit_scale": 0.5}, {"softcap": 900.0}, {"distribution": True}]
+    "options", [{"logit_scale": 0.5}, {"softcap": 5000.0}, {"distribution": True}]
 )
 def test_classes_far_below_later_blocks_keep_their_gradient(isa, options, above):
     """The ratio of the blocks' references times a bias is no normal float64."""
@@ -318,7 +318,7 @@ def test_classes_far_below_later_blocks_keep_their_gradient(isa, options, above)
         targets = targets[:, None] == np.arange(2000)
     true = truth(logits, targets, **given)
     _, grad = crossent.cross_entropy_and_grad(logits, targets, reduction="sum", **given)
-    assert_within(16, ulp_errors(grad, true.grad, true.grad_scale), "gradient")
+    assert_within(8, ulp_errors(grad, true.grad, true.grad_scale), "gradient")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 3e4])
@@ -339,10 +339,10 @@ def test_a_largest_class_that_comes_late_costs_no_digit_of_scaled_logits(isa, op
 def test_the_hessian_product_is_as_exact_with_many_classes(isa):
     """One class holds most of the mean; what is added to it later must not round it each time."""
     rng = np.random.default_rng(5)
-    logits, v = rng.standard_normal((8, 50_000)), 1 + rng.random((8, 50_000))
+    logits, v = rng.standard_normal((8, 20_000)), 1 + rng.random((8, 20_000))
     logits[:, 0] = 13
-    true = truth(logits, labels_of(8, 50_000), v)
-    product = crossent.cross_entropy_hvp(logits, labels_of(8, 50_000), v, reduction="sum")
+    true = truth(logits, labels_of(8, 20_000), v)
+    product = crossent.cross_entropy_hvp(logits, labels_of(8, 20_000), v, reduction="sum")
     assert_within(6, ulp_errors(product, true.hvp, true.hvp_scale), "product")
 
 
@@ -360,7 +360,7 @@ def test_logsumexp_near_0_is_as_exact(isa, dtype, row):
         assert_within(2, ulp_errors(got, true.lse, true.lse_scale), "logsumexp")
 
 
-@pytest.mark.parametrize("N", [1000, 50_000])
+@pytest.mark.parametrize("N", [1000, 20_000])
 def test_the_divisor_of_weights_is_as_exact_with_many_rows(isa, N):
     logits, weight = np.zeros((N, 3)), np.array([0.1, 0.7, 0.3])
     labels = np.random.default_rng(N).integers(0, 3, N)

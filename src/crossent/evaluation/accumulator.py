@@ -174,7 +174,8 @@ class EvaluationAccumulator:
                 for name in self._waiting[0]
             }
             self._waiting, self._rows_waiting = [], 0
-            self._sums.add(joined)
+            with np.errstate(over="ignore", invalid="ignore"):  # so are weights of any size
+                self._sums.add(joined)
 
     def merge(self, other: EvaluationAccumulator) -> None:
         """Adds the rows of another accumulator, made with the same options.

@@ -217,7 +217,7 @@ class WeightedMean(Sums):
     def equal_rows(self) -> float:
         """How many rows of equal weight would tell as much: (sum b)^2 / sum b^2 (Kish, 1965)."""
         squares = self.of_bb.value()
-        return self.divisor**2 / squares if squares else 0.0
+        return self.divisor * (self.divisor / squares) if squares else 0.0
 
     def estimate(self) -> Estimate:
         """The mean and its standard error; nan where there is nothing to divide by."""
@@ -227,9 +227,10 @@ class WeightedMean(Sums):
         a, aa, b, bb = (of.fraction() for of in (self.of_a, self.of_aa, self.of_b, self.of_bb))
         ab = a + self.of_ab_less_a.fraction()
         mean = a / b
+        value = rounded(*mean.as_integer_ratio())
         if self.rows < 2 or not math.isfinite(self.of_aa.value()):
-            return Estimate(float(mean), math.nan)
+            return Estimate(value, math.nan)
         squares = aa - 2 * mean * ab + mean * mean * bb  # sum of (a - mean b)^2
         squares = max(squares, Fraction(0))  # the squares were rounded
         variance = squares * self.rows / (self.rows - 1) / (b * b)
-        return Estimate(float(mean), math.sqrt(variance))
+        return Estimate(value, math.sqrt(rounded(*variance.as_integer_ratio())))

@@ -245,7 +245,7 @@ def entropy(share: NDArray[np.float64]) -> float:
     total = math.fsum(share)
     if not 0 < total < math.inf:
         return math.nan
-    return abs(math.fsum(-q * math.log(q) for q in (share[share > 0] / total).tolist()))
+    return abs(math.fsum(-q * math.log(q) for q in (share / total).tolist() if q > 0))
 
 
 def comparison(sums: RowSums) -> Comparison | None:

@@ -113,7 +113,8 @@ class RowScorer:
         if self.loss.weight is not None and labels.share is None:
             of_rows["divisor"] = self.loss.weight.astype(np.float64)[labels.label]
         # 2. Rows that cannot count.
-        has_nan = np.isnan(of_rows["nll"]) | np.isnan(of_rows.get("loss", of_rows["nll"]))
+        telling = ("nll", "loss", "confidence")  # the last: scaled logits that are no number
+        has_nan = np.any([np.isnan(of_rows[name]) for name in telling if name in of_rows], axis=0)
         unsound = labels.kept & ~labels.bad & has_nan
         bad = labels.bad | unsound
         if bad.any() and not self.skip_bad:

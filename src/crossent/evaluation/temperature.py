@@ -106,8 +106,9 @@ def measure_slope(
 
     def consume(parts: tuple[list[Array], Array | None], rows: int) -> None:
         values, weight = parts
-        for mean, value in zip((loss, first, second), values, strict=True):
-            mean.add(weighted(value, weight), weight)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights may be of any size
+            for mean, value in zip((loss, first, second), values, strict=True):
+                mean.add(weighted(value, weight), weight)
 
     passes.run(description, compute, consume)
     return Slope(*(mean.estimate().value for mean in (loss, first, second)))
