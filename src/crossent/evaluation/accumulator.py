@@ -195,7 +195,9 @@ class EvaluationAccumulator:
         Raises:
             ValueError: no row counts, and ``when_empty`` is "raise".
         """
-        return build_result(self.sums, self.options, self._warnings())
+        sums, warnings = self.sums, self._warnings()
+        with np.errstate(all="ignore"):  # what is beyond float64 is infinite, or nan
+            return build_result(sums, self.options, warnings)
 
     def _warnings(self) -> tuple[str, ...]:
         """What the data look like, where that is not what they were given as."""

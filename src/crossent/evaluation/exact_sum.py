@@ -164,6 +164,14 @@ def rounded(numerator: int, denominator: int) -> float:
         return math.inf if numerator > 0 else -math.inf
 
 
+def sum_rounded_once(numbers: Array) -> float:
+    """Their sum; where it is beyond float64, or of infinities, what plain addition gives."""
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):
+        return float(numbers.sum())
+
+
 class Estimate(NamedTuple):
     """A mean and its standard error."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
-from crossent.evaluation.exact_sum import Estimate, WeightedMean
+from crossent.evaluation.exact_sum import Estimate, WeightedMean, sum_rounded_once
 from crossent.evaluation.interval import LEVEL, Interval, wilson_interval
 from crossent.evaluation.rows import Findings, HardRow, LossOptions
 from crossent.evaluation.tallies import (
@@ -242,7 +242,7 @@ def class_figures(sums: ClassSums, found: Findings) -> Classes:
 
 def entropy(share: NDArray[np.float64]) -> float:
     """-sum q log q of the distribution proportional to ``share``; the sum is rounded once."""
-    total = math.fsum(share)
+    total = sum_rounded_once(share)
     if not 0 < total < math.inf:
         return math.nan
     return abs(math.fsum(-q * math.log(q) for q in (share / total).tolist() if q > 0))
