@@ -32,7 +32,6 @@ LSE_FLOOR = {"float64": 1.0, **dict.fromkeys(("float32", "float16", "bfloat16"),
 SCALING = {"softcap", "logit_scale", "ignore_index"}  # the options that scores take
 FLAT = 340  # how many softcaps from 0 a capped logit has no slope: it is below 1e-295 there
 BEYOND = Long("1e4000")  # stands for infinity: no exponential or product below reaches another
-NAN_ROWS = ("nan", "+inf", "all -inf")
 
 
 def problems() -> Iterator[int]:
