@@ -97,12 +97,25 @@ def masses(targets, classes, weight=None, label_smoothing=0.0):
     return q if weight is None else q * np.asarray(weight).astype(Long)
 
 
-def truth(logits, targets, v=None, *, z_loss=0.0, logit_scale=1.0, softcap=None, **mass_options):
-    """Everything that crossent computes of rows of finite logits; without v no Hessian product."""
+def truth(
+    logits,
+    targets,
+    v=None,
+    *,
+    z_loss=0.0,
+    logit_scale=1.0,
+    softcap=None,
+    lse_floor=0.0,
+    **mass_options,
+):
+    """Everything that crossent computes of rows of finite logits; without v no Hessian product.
+
+    lse_floor: the size below which z-loss need not know lse to more digits.
+    """
     u, tail, slope, curvature = scaled_logits(logits, logit_scale, softcap)
     N, C = u.shape
     mass, z = masses(targets, C, **mass_options), Long(z_loss)
-    total = mass.sum(1, keepdims=True)
+    total, total_scale = mass.sum(1, keepdims=True), abs(mass).sum(1, keepdims=True)
     # 1. Exponentials relative to the maximum, and their sum without it.
     top = (np.arange(N), u.argmax(1))
     row_max, max_tail = u[top][:, None], np.broadcast_to(tail, u.shape)[top][:, None]
@@ -122,7 +135,7 @@ def truth(logits, targets, v=None, *, z_loss=0.0, logit_scale=1.0, softcap=None,
     curve = total + 2 * z * lse
     grad_u = prob * (total - mass) - mass * others + 2 * z * lse * prob
     lse_scale = np.maximum(abs(row_max), np.log1p(rest))
-    curve_scale = abs(total) + 2 * z * np.maximum(abs(lse), lse_scale)
+    curve_scale = total_scale + 2 * z * np.maximum(np.maximum(abs(lse), lse_scale), lse_floor)
     grad_scale = np.maximum(prob * curve_scale, abs(mass))
     # 4. The product with the Hessian.
     hvp = hvp_scale = None
@@ -136,9 +149,12 @@ def truth(logits, targets, v=None, *, z_loss=0.0, logit_scale=1.0, softcap=None,
         hvp_scale = abs(slope) * (size + 2 * z * prob * abs(mean))
         hvp_scale += grad_scale * abs(curvature * v)
     return Truth(
-        loss=(loss := (mass * minus_log).sum(1) + (z * lse * lse)[:, 0]),
+        loss=(mass * minus_log).sum(1) + (z * lse * lse)[:, 0],
         # The loss needs lse to the last place of 1 at best: it is the logarithm of a sum.
-        loss_scale=np.maximum(abs(loss), (2 * z * abs(lse) * np.maximum(lse_scale, 1))[:, 0]),
+        loss_scale=np.maximum(
+            (abs(mass) * minus_log).sum(1) + (z * lse * lse)[:, 0],
+            (2 * z * abs(lse) * np.maximum(lse_scale, 1))[:, 0],
+        ),
         grad=slope * grad_u,
         grad_scale=abs(slope) * grad_scale,
         lse=lse[:, 0],

@@ -303,3 +303,69 @@ def test_the_gradient_is_the_slope_of_the_loss_and_the_product_that_of_the_gradi
     slope = (sides[0][0] - sides[1][0]) / (2 * step)
     assert (grad * v).sum() == pytest.approx(slope, abs=1e-8)
     assert product == pytest.approx((sides[0][1] - sides[1][1]) / (2 * step), abs=1e-8)
+
+
+@pytest.mark.parametrize("above", [20, 300, 345, 400])
+@pytest.mark.parametrize(
+    "options", [{"logit_scale": 0.5}, {"softcap": 5000.0}, {"distribution": True}]
+)
+def test_classes_far_below_later_blocks_keep_their_gradient(isa, options, above):
+    """The ratio of the blocks' references times a bias is no normal float64."""
+    logits = np.random.default_rng(above).standard_normal((2, 2000))
+    logits[:, 600:] += above / options.get("logit_scale", 1.0)
+    targets, given = np.array([700, 1999]), dict(options)
+    if given.pop("distribution", False):
+        targets = targets[:, None] == np.arange(2000)
+    true = truth(logits, targets, **given)
+    _, grad = crossent.cross_entropy_and_grad(logits, targets, reduction="sum", **given)
+    assert_within(8, ulp_errors(grad, true.grad, true.grad_scale), "gradient")
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 3e4])
+@pytest.mark.parametrize("option", [{"logit_scale": 3.0}, {"logit_scale": 1 / 3}])
+def test_a_largest_class_that_comes_late_costs_no_digit_of_scaled_logits(isa, option, offset):
+    """Sums of differences from the largest class so far follow it with what its rounding lost."""
+    logits = 3 * np.random.default_rng(3).standard_normal((3, 3000)) + offset
+    logits += np.arange(3000) // 300 * 2.0
+    logits[:, -1] += 20 / option["logit_scale"]
+    soft = crossent.softmax(3 * np.random.default_rng(4).standard_normal((3, 3000)))
+    true = truth(logits, soft, **option)
+    loss = crossent.cross_entropy(logits, soft, reduction="none", **option)
+    assert_within(8, ulp_errors(loss, true.loss, true.loss_scale), "loss")
+    entropy = crossent.token_scores(logits, [0, 1, 2], **option).entropy
+    assert_within(8, ulp_errors(entropy, true.entropy), "entropy")
+
+
+def test_the_hessian_product_is_as_exact_with_many_classes(isa):
+    """One class holds most of the mean; what is added to it later must not round it each time."""
+    rng = np.random.default_rng(5)
+    logits, v = rng.standard_normal((8, 20_000)), 1 + rng.random((8, 20_000))
+    logits[:, 0] = 13
+    true = truth(logits, labels_of(8, 20_000), v)
+    product = crossent.cross_entropy_hvp(logits, labels_of(8, 20_000), v, reduction="sum")
+    assert_within(6, ulp_errors(product, true.hvp, true.hvp_scale), "product")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", *HALVES])
+@pytest.mark.parametrize(
+    "row", [[0, -46, -50], [1e-31, -np.inf, -np.inf], [-1e-9, -21, -25], [-2e-10, -1e4, -22]]
+)
+def test_logsumexp_near_0_is_as_exact(isa, dtype, row):
+    logits = np.array([row] * 3).astype(HALVES.get(dtype, dtype))
+    finite = np.where(np.isinf(logits), -1e4, logits.astype(np.float64))
+    true = truth(finite, [0] * 3)
+    for C in (3, 300, 40_000):  # classes that vanish: tiles, blocks, segments
+        wide = np.pad(logits, ((0, 0), (0, C - 3)), constant_values=-np.inf)
+        got = crossent.logsumexp(wide)
+        assert_within(2, ulp_errors(got, true.lse, true.lse_scale), "logsumexp")
+
+
+@pytest.mark.parametrize("N", [1000, 20_000])
+def test_the_divisor_of_weights_is_as_exact_with_many_rows(isa, N):
+    logits, weight = np.zeros((N, 3)), np.array([0.1, 0.7, 0.3])
+    labels = np.random.default_rng(N).integers(0, 3, N)
+    loss, grad = crossent.cross_entropy_and_grad(logits, labels, weight=weight)
+    divisor = (np.bincount(labels).astype(np.longdouble) * weight.astype(np.longdouble)).sum()
+    true = truth(logits, labels, weight=weight)
+    assert_within(4, ulp_errors(grad, true.grad / divisor, true.grad_scale / divisor), "gradient")
+    assert_within(4, ulp_errors(loss, true.loss.sum() / divisor), "loss")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def test_info_text_has_a_line_a_fact(
     for wanted in (crossent.__version__, crossent.isa(), f"pytest  {version('pytest')}"):
         assert any(" ".join(wanted.split()) in " ".join(line.split()) for line in lines), wanted
     assert any("not installed: pip install no-such-framework" in line for line in lines)
+
+
+def test_info_names_no_front_end_that_does_not_exist() -> None:
+    front_ends = info_module.collect_info()["front_ends"].keys()
+    for name in front_ends - {"numpy"}:
+        assert find_spec(f"crossent.{name}") is not None
 
 
 def test_info_shows_settings_from_the_environment(

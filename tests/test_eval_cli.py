@@ -157,6 +157,36 @@ def test_logprobs_need_no_targets(folder, capsys) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("logprobs", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 12, 20])
+def test_as_many_of_the_hardest_rows_are_printed_as_were_asked_for(
+    folder, capsys, count: int, logprobs: bool
+) -> None:
+    files = ["logits.npy", "targets.npy"]
+    losses = crossent.cross_entropy(*map(np.load, files), reduction="none")
+    if logprobs:
+        np.save("p.npy", -losses)
+        files = ["p.npy", "--logprobs"]
+    assert run(*files, "--hardest", str(count)) == 0
+    out = capsys.readouterr().out
+    shown = out.partition("hardest rows")[2]
+    wanted = np.argsort(-losses, kind="stable")[:count]
+    assert [int(row) for row in re.findall(r"\n +(\d+) +[\d.]+", shown)] == wanted.tolist()
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_comparison_names_the_files_that_are_compared(folder, capsys) -> None:
+    files = ["logits.npy", "targets.npy", "--compare", "other.npy", "--json"]
+    assert run(*files) == 0
+    verdict = json.loads(capsys.readouterr().out)["verdict"]
+    this, other = "this one (logits.npy)", "the other (other.npy)"
+    assert verdict[-1].startswith(f"Of the two models {other} is better than {this}, by ")
+    np.save("other.npy", np.load("logits.npy"))
+    assert run(*files) == 0
+    verdict = json.loads(capsys.readouterr().out)["verdict"]
+    assert f"cannot tell the two models apart: {this} differs from {other} by" in verdict[-1]
+
+
 def test_a_warning_goes_to_standard_error_and_into_json(folder, capsys) -> None:
     np.save("probs.npy", crossent.softmax(np.load("logits.npy")))
     assert run("probs.npy", "targets.npy", "--json") == 0

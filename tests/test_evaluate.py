@@ -64,6 +64,42 @@ def test_the_embedded_model_is_the_demo_s() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_archive_alone_holds_logits_and_targets(tmp_path: Path, kind: type) -> None:
+    logits, targets = outputs()
+    np.savez(tmp_path / "all.npz", logits=logits, targets=targets)
+    got = crossent.evaluate(kind(tmp_path / "all.npz"))
+    assert document(got) == document(crossent.evaluate(logits, targets))
+    np.savez(tmp_path / "half.npz", logits=logits, more=logits)
+    with pytest.raises(ValueError, match=r"half.npz: has no array called targets"):
+        crossent.evaluate(kind(tmp_path / "half.npz"))
+    with pytest.raises(ValueError, match="logits need targets"):
+        crossent.evaluate(kind(tmp_path / "logits.npy"))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_another_model_s_probabilities_are_recognised(dtype) -> None:
+    logits, targets = outputs(dtype)
+    probs = crossent.softmax(logits)
+    (warning,) = crossent.evaluate(logits, targets, compare=probs).warnings
+    assert warning.startswith("the other model's logits: these look like probabilities")
+    assert crossent.evaluate(logits, targets, compare=logits).warnings == ()
+    mixed = np.where(np.arange(N)[:, None] < N - 1, probs, logits)
+    assert crossent.evaluate(logits, targets, compare=mixed).warnings == ()
+
+
+def test_a_result_shows_itself_in_a_line() -> None:
+    result = crossent.evaluate(*outputs(classes=1000))
+    assert repr(result) == (
+        f"EvaluationResult(rows=700, loss={result.loss!r}, "
+        f"loss_standard_error={result.loss_standard_error!r}, perplexity={result.perplexity!r}, "
+        f"classes=Classes(count=1000, accuracy={result.classes.accuracy!r}, "
+        f"brier={result.classes.brier!r}, "
+        f"calibration_error={result.classes.calibration_error!r}, ...), ...)"
+    )
+    assert len(repr(result)) < 300
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_files_and_arrays_give_the_same_bits(tmp_path: Path, dtype, suffix: str) -> None:
@@ -327,6 +363,15 @@ def test_what_does_not_fit_is_refused(arguments: dict, message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         crossent.evaluate(**arguments)
+
+
+def test_dir_names_what_is_imported_when_it_is_asked_for() -> None:
+    code = (
+        "import sys, crossent; assert set(crossent.__all__) <= set(dir(crossent)); "
+        "assert dir(crossent) == sorted(set(dir(crossent))); "
+        "assert 'crossent.evaluation' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_crossent_does_not_import_the_evaluation() -> None:

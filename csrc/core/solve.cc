@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "float_mode.h"
@@ -136,6 +135,18 @@ double sum_of_rows(const Problem& problem, ParallelFor parallel_for) {
   return few_long_rows ? run_segments(kernels, problem, parallel_for) : run_pieces(kernels, problem, parallel_for);
 }
 
+// What is known of all rows from what is known of parts of them; pairwise, as tree_sum.
+Judgement joined(const Judgement* parts, int64_t count) {
+  if (count == 0) return {};
+  if (count == 1) return parts[0];
+  Judgement whole = joined(parts, count / 2);
+  const Judgement rest = joined(parts + count / 2, count - count / 2);
+  if (whole.bad_row < 0) whole.bad_row = rest.bad_row;
+  whole.kept += rest.kept;
+  whole.weight += rest.weight;
+  return whole;
+}
+
 Judgement judge_indices(const Problem& problem, ParallelFor parallel_for) {
   constexpr int64_t kStep = 8192;
   constexpr double kNanoseconds = 1200;  // for as many targets
@@ -148,13 +159,7 @@ Judgement judge_indices(const Problem& problem, ParallelFor parallel_for) {
     const int64_t last = std::min((i + 1) * kStep, rows);
     kernels.judge_rows(problem, i * kStep, last, &parts[static_cast<size_t>(i)]);
   });
-  Judgement whole;
-  for (const Judgement& part : parts) {
-    if (whole.bad_row < 0) whole.bad_row = part.bad_row;
-    whole.kept += part.kept;
-    whole.weight += part.weight;
-  }
-  return whole;
+  return joined(parts.data(), count);
 }
 
 // A gradient of zeros: that of rows which are all ignored.
@@ -198,7 +203,7 @@ Outcome solve(Problem problem, double divisor, ParallelFor parallel_for) {
     return outcome;
   }
   problem.weight_sum = static_cast<double>(problem.classes);
-  if (problem.weight) problem.weight_sum = std::accumulate(problem.weight, problem.weight + problem.classes, 0.0);
+  if (problem.weight) problem.weight_sum = tree_sum(problem.weight, problem.classes);
   problem.scale /= divisor;
   outcome.sum = sum_of_rows(problem, parallel_for);
   if (problem.total) write_total(problem.total, outcome.sum / divisor);

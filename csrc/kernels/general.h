@@ -46,7 +46,7 @@ inline double exp_one(double u, double tail, const Reference<double>& reference)
 
 // Makes `anchor` the class left out and measures the sums of differences from its logit.
 inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double tail, double mass) {
-  const double from = sums.base();
+  const double from = sums.base(), from_tail = sums.anchor_tail;
   if (sums.anchor_logit > -kInfinity<double> && !sums.empty) {
     sums.add(exp_one(sums.anchor_logit, sums.anchor_tail, sums.reference));
   }
@@ -54,7 +54,7 @@ inline void move_anchor(Sums<double>& sums, int64_t anchor, double logit, double
   sums.anchor_logit = logit;
   sums.anchor_tail = tail;
   sums.anchor_mass = mass;
-  const double change = from - sums.base();
+  const double change = (from - sums.base()) + (from_tail - tail);
   sums.linear.add(sums.mass.value() * change);
   sums.entropy_sum += (sums.others.sum + sums.others.lost) * change;
 }
@@ -116,12 +116,14 @@ inline double product_of(const Problem& problem, Block& block, const GeneralRow&
   double buffer[kBlock<double>];
   const int64_t stride = problem.vector.class_stride;
   const double* v = stage(problem.vector, row.vector + block.at * stride, stride, block.count, buffer);
-  double sum = 0;
-  for (int i = 0; i < block.count; ++i) {
-    const double s = block.logits.tails ? block.logits.slope[i] : 1;
-    sum += block.exps[i] * (s * v[i]);
+  Lanes sum;
+  for (int i = 0; i < block.count; i += kLanes<double>) {
+    const int width = block.count - i < kLanes<double> ? block.count - i : kLanes<double>;
+    V<double> along = load_first(v + i, width, 0.0);
+    if (block.logits.tails) along *= load_first(block.logits.slope + i, width, 0.0);
+    sum.add(load_first(block.exps + i, width, 0.0) * along);
   }
-  return sum * ExpTable<double>::kUnbias;
+  return sum.total().value() * ExpTable<double>::kUnbias;
 }
 
 inline void stage_block(const Problem& problem, const GeneralRow& row, int64_t at, int64_t end, Block& block) {
@@ -192,7 +194,13 @@ void for_each_block(const Problem& problem, const GeneralRow& row, int64_t begin
     stage_block(problem, row, at, end, block);
     exp_block(block, -1, 0, references->reference);
     const double scale = ExpTable<double>::kUnbias / finished.group.sum_all[finished.row];
-    write(block, references->empty ? 0 * scale : scale * ratio(references->reference, finished.sums.reference));
+    double factor = references->empty ? 0 : ratio(references->reference, finished.sums.reference);
+    if (factor < ExpTable<double>::kSmallestFactor) {
+      // Their product would not be a normal number; the exponentials, which are biased, stay one where p is.
+      for (int i = 0; i < block.count; ++i) block.exps[i] *= factor;
+      factor = 1;
+    }
+    write(block, scale * factor);
   }
 }
 

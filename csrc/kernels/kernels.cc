@@ -126,6 +126,7 @@ void write_verdicts(const Problem& problem, const RowRun& run, const int64_t* ta
 void judge_rows(const Problem& problem, int64_t begin, int64_t end, Judgement* judgement) {
   constexpr int kRun = 256;
   int64_t targets[kRun];
+  Total weight;
   for (int64_t first = begin; first < end;) {
     int count = static_cast<int>(end - first < kRun ? end - first : kRun);
     const RowRun run(problem.rows, first, count);
@@ -144,11 +145,12 @@ void judge_rows(const Problem& problem, int64_t begin, int64_t end, Judgement* j
     }
     judgement->kept += kept;
     for (int i = 0; problem.weight && i < count; ++i) {
-      if (targets[i] >= 0) judgement->weight += problem.weight[targets[i]];
+      if (targets[i] >= 0) weight.add(problem.weight[targets[i]]);
     }
     if (problem.verdict) write_verdicts(problem, run, targets, count);
     first += count;
   }
+  judgement->weight += weight.value();
 }
 
 // 4. The tables: which kind of row a problem needs.

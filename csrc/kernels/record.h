@@ -55,11 +55,26 @@ inline void record_scores(const Problem& problem, const RowGroup& group, int64_t
   put(problem, run, problem.argmax, first, group.rows, argmax);
 }
 
+// lse below this has lost digits in the sum of all exponentials, which is 1 but for them.
+constexpr double kNearZero = 0x1p-28;
+
+// lse = m + log(1 + sum of the others' exp(a - m)), one class after the other: for rows whose lse is near 0.
+inline double lse_near_zero(const Problem& problem, const char* row) {
+  const Largest largest = largest_of_row(problem, row);
+  Total others;
+  for (int64_t k = 0; k < problem.classes; ++k) {
+    const double logit = element(problem.logits, row + k * problem.logits.class_stride);
+    if (k != largest.index) others.add(exp_one(logit - largest.value, 0, Reference<double>{}));
+  }
+  return largest.value + log_ratio<double>(broadcast(1.0), broadcast(others.value()))[0];
+}
+
 inline void record_lse(const Problem& problem, const RowGroup& group, int64_t first) {
   double lse[kGroup];
   for (int r = 0; r < group.rows; ++r) {
     const bool regular = group.lse[r] == group.lse[r];
     lse[r] = regular ? group.lse[r] : largest_of_row(problem, group.logits[r]).value;
+    if (-kNearZero < lse[r] && lse[r] < kNearZero) lse[r] = lse_near_zero(problem, group.logits[r]);
   }
   put(problem, RowRun(problem.rows, first, group.rows), problem.lse, first, group.rows, lse);
 }

@@ -206,12 +206,23 @@ def check_single_row(targets: Array, words: Words = ARRAYS) -> None:
     """Raises ValueError for integer targets of a single row of logits that are not one-hot."""
     if targets.dtype.kind not in "iub" or (targets.sum() == 1 and np.isin(targets, (0, 1)).all()):
         return
-    shape = targets.shape
+    raise_not_one_row(len(targets), "one-hot", words)
+
+
+def raise_not_one_row(count: int, form: str, words: Words = ARRAYS) -> NoReturn:
+    """The error for targets of a single row of logits that are not of the form they must have."""
     raise ValueError(
-        f"{words.targets} {words.have} shape {shape}, that of {words.logits}, and {words.are} not "
-        f"one-hot. {words.logits} of shape {shape} {words.are} one row of {shape[0]} classes: give "
-        f"one class, or a 1 among zeros. For {shape[0]} binary scores z stack [0, z], so that "
-        f"{words.logits} {words.have} shape ({shape[0]}, 2)"
+        f"{words.targets} {words.have} shape ({count},), that of {words.logits}, and {words.are} "
+        f"not {form}. {words.logits} of shape ({count},) {words.are} one row of {count} classes: "
+        f"give one class, or a 1 among zeros. {stack_scores(count, words)}"
+    )
+
+
+def stack_scores(count: object, words: Words = ARRAYS) -> str:
+    """What to do with the scores of a binary classifier."""
+    return (
+        f"For {count} binary scores z stack [0, z], so that {words.logits} {words.have} shape "
+        f"({count}, 2)"
     )
 
 
@@ -219,6 +230,8 @@ def _raise_not_indices(shape: Shape, dtype: str, logits_shape: Shape, words: Wor
     fix = f"convert {words.them}, e.g. {words.as_integers}"
     if dtype == "bool":
         fix = f"for two classes use {words.as_integers}"
+    elif dtype not in _REAL and not dtype.startswith("float"):
+        fix = "number the classes; np.unique(targets, return_inverse=True)[1] does, in sorted order"
     raise TypeError(
         f"{words.targets} of shape {tuple(shape)} {words.are_integers}, not {words.dtypes}{dtype}: "
         f"{fix}. Distributions have {words.of_logits} shape {logits_shape}"
@@ -268,6 +281,8 @@ def raise_bad_target(
     hint = f". {words.with_axis.format(k=fitting[0])} would fit the shapes too" if fitting else ""
     if value == DEFAULT_IGNORE_INDEX or (targets.dtype.kind == "u" and int(value) == 156):
         hint += ". To leave such rows out, give their value as ignore_index"
+    if classes == 1:
+        hint += f". {stack_scores('N', words)}"
     raise IndexError(
         f"{name} is {value} (row {row}), not a class: {labels_fit}, and ignore_index marks rows "
         f"to leave out{hint}"
@@ -364,8 +379,6 @@ def loss_type(logits: Array) -> DTypeLike:
 
 # The linear form: N rows of D features, linear_weight (V, D), linear_bias (V,)
 
-LINEAR = ("inputs", "linear_weight", "linear_bias")
-
 
 class Linear(NamedTuple):
     """What makes the logits, and an array without memory that has their shape and dtype."""
@@ -408,19 +421,6 @@ def check_same_dtype(
             f"{words.dtypes}{dtype}; they must be the same: convert one, e.g. "
             f"{words.as_inputs.format(name=name)}"
         )
-
-
-def wanted_gradients(wrt: Any, has_bias: bool) -> tuple[str, ...]:
-    """The names of the arguments whose gradients are wanted; None is all there are."""
-    there = LINEAR if has_bias else LINEAR[:2]
-    if wrt is None:
-        return there
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
-    for name in names:
-        if name not in there:
-            listed = ", ".join(f'"{each}"' for each in there)
-            raise ValueError(f"wrt holds {name!r}; it must name arguments of the call: {listed}")
-    return names
 
 
 # Settings

@@ -82,6 +82,19 @@ def _head(
     return _blocks.Head(flat, layer.linear_weight, layer.linear_bias, flat_grads, adds)
 
 
+def _wanted_gradients(wrt: Any, has_bias: bool) -> tuple[str, ...]:
+    """The names of the arguments whose gradients are wanted; None is all there are."""
+    there = LinearGradients._fields if has_bias else LinearGradients._fields[:2]
+    if wrt is None:
+        return there
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for name in names:
+        if name not in there:
+            listed = ", ".join(f'"{each}"' for each in there)
+            raise ValueError(f"wrt holds {name!r}; it must name arguments of the call: {listed}")
+    return names
+
+
 def _gradient_arrays(
     layer: arguments.Linear,
     targets: Array,
@@ -92,7 +105,7 @@ def _gradient_arrays(
     """An array for each gradient that is wanted, disjoint from all else."""
     taken: list[Array | None] = [*layer[:3], targets]
     arrays: dict[str, Array] = {}
-    for name in arguments.wanted_gradients(wrt, layer.linear_bias is not None):
+    for name in _wanted_gradients(wrt, layer.linear_bias is not None):
         given = None if out is None else getattr(out, name)
         if adds and given is None and name != "inputs":
             outputs.raise_nothing_to_add_to(name)

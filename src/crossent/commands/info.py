@@ -8,7 +8,7 @@ from typing import Any
 
 import crossent
 
-FRAMEWORKS = ("numpy", "torch", "jax")
+FRAMEWORKS = ("numpy", "torch")  # that have a front-end
 SETTINGS = ("CROSSENT_ISA", "CROSSENT_NUM_THREADS")
 
 

@@ -29,6 +29,9 @@ LOOKS_LIKE_LOGPROBS = (
     "these look like log-probabilities, not logits: exp of every row sums to 1. The loss "
     "is right all the same, since their softmax is those probabilities"
 )
+ONE_CLASS = (
+    f"there is 1 class, so its probability is 1 whatever its logit. {arguments.stack_scores('N')}"
+)
 
 
 class EvaluationAccumulator:
@@ -129,7 +132,8 @@ class EvaluationAccumulator:
         if self.classes is None:
             raise ValueError("this accumulator has no classes: use update_logprobs")
         if array.ndim != 2 or array.shape[1] != self.classes:
-            raise ValueError(f"{name} have shape {array.shape}, not (N, {self.classes})")
+            hint = f". {arguments.stack_scores('N')}" if array.ndim == 1 else ""
+            raise ValueError(f"{name} have shape {array.shape}, not (N, {self.classes}){hint}")
         return array
 
     def update_logprobs(self, logprobs: ArrayLike, *, row_weight: ArrayLike | None = None) -> None:
@@ -145,7 +149,8 @@ class EvaluationAccumulator:
 
     def score(self, block: Block, workspace: Workspace) -> RowScores:
         """The scores of a block, for ``add``. Changes nothing: any thread may call it."""
-        look = not (self._sums.found.not_logprobs and self._sums.found.not_probs)
+        found = self._sums.found
+        look = not (found.not_logprobs and found.not_probs and found.other_not_probs)
         with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are data
             return self._scorer.score(block, workspace, self.floor, look=look)
 
@@ -170,7 +175,8 @@ class EvaluationAccumulator:
                 for name in self._waiting[0]
             }
             sums = copy.deepcopy(self._sums)
-            sums.add(joined)
+            with np.errstate(over="ignore", invalid="ignore"):  # so are weights of any size
+                sums.add(joined)
             self._sums, self._waiting, self._rows_waiting = sums, [], 0
 
     def merge(self, other: EvaluationAccumulator) -> None:
@@ -193,15 +199,24 @@ class EvaluationAccumulator:
         Raises:
             ValueError: no row counts, and ``when_empty`` is "raise".
         """
-        return build_result(self.sums, self.options, self._warnings())
+        sums, warnings = self.sums, self._warnings()
+        with np.errstate(all="ignore"):  # what is beyond float64 is infinite, or nan
+            return build_result(sums, self.options, warnings)
 
     def _warnings(self) -> tuple[str, ...]:
         """What the data look like, where that is not what they were given as."""
-        if self.classes is None or self.classes < 2 or self.sums.nll.rows < 5:
+        if self.classes == 1:
+            return (ONE_CLASS,)
+        if self.classes is None or self.sums.nll.rows < 5:
             return ()
-        if not self.sums.found.not_probs:
-            return (LOOKS_LIKE_PROBS,)
-        return () if self.sums.found.not_logprobs else (LOOKS_LIKE_LOGPROBS,)
+        found, warnings = self.sums.found, []
+        if not found.not_probs:
+            warnings.append(LOOKS_LIKE_PROBS)
+        elif not found.not_logprobs:
+            warnings.append(LOOKS_LIKE_LOGPROBS)
+        if self.sums.difference.rows and not found.other_not_probs:
+            warnings.append(f"the other model's logits: {LOOKS_LIKE_PROBS}")
+        return tuple(warnings)
 
 
 def without_bfloat16(array: Array) -> Array:

@@ -20,6 +20,7 @@ from crossent.evaluation.rows import Array, Block, Workspace, widened
 LOGITS_NAMES = ("logits", "scores", "outputs")
 TARGETS_NAMES = ("targets", "labels", "target", "label", "y")
 LOGPROBS_NAMES = ("logprobs", "log_probs")
+NEAR_ONE = 1e-2  # how far rounding may take the sum of a distribution from 1
 WEIGHT_NAMES = ("row_weight", "row_weights", "mask", "weight")
 
 
@@ -130,7 +131,9 @@ def fitted(
         like_logits = arguments.logits_array(stand_in(logits, shape))
         axis = arguments.class_axis(like_logits, axis)
         name = targets[0].name
-        _, form = arguments.target_array(stand_in(targets, target_shape), like_logits, axis)
+        form = arguments.target_form(target_shape, targets[0].type_name, shape, axis)
+        if form == arguments.DISTRIBUTIONS and len(shape) == 1:
+            check_single_row(targets, shape)
     except (TypeError, ValueError) as error:
         if isinstance(error, BadFile):
             raise
@@ -139,7 +142,7 @@ def fitted(
         raise BadFile(f"{name}: {error}{hint}") from None
     if form == arguments.DISTRIBUTIONS and ignore_index != options.IGNORE_INDEX:
         options.check_for_distributions(options.Options(ignore_index=ignore_index))
-    if axis == 0 and len(shape) > 1 and len(logits) > 1:
+    if axis == 0 and len(logits) > 1:
         raise BadOption("axis=0 is the classes', so the rows of several files cannot be joined")
     table = Table(logits, shape, axis)
     if others:
@@ -156,6 +159,14 @@ def fitted(
         row_table(weights, table, "row weights"),
         Table(others, shape, axis) if others else None,
     )
+
+
+def check_single_row(targets: list[ArrayFile], shape: tuple[int, ...]) -> None:
+    """Raises ValueError where a single row's targets are no distribution: they may be N labels."""
+    values = rows_of(Table(targets, shape, None), 0, shape[0], Workspace(), "targets")
+    arguments.check_single_row(values)
+    if not ((values >= 0).all() and abs(values.sum(dtype=np.float64) - 1) <= NEAR_ONE):
+        arguments.raise_not_one_row(shape[0], "a distribution, whose sum is 1")
 
 
 def fitted_logprobs(

@@ -16,6 +16,7 @@ from crossent.evaluation.data import Data, opened
 from crossent.evaluation.errors import BadOption, BadRow
 from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
+from crossent.evaluation.readers.opening import is_archive
 from crossent.evaluation.result import EvaluationResult
 from crossent.evaluation.rows import OF_ROW
 from crossent.evaluation.temperature import fit_temperature
@@ -60,7 +61,7 @@ def evaluate(
             a pattern such as "logits-*.npy", or a list of these, whose rows follow one another.
             None: the outputs of a softmax regression on handwritten digits that comes along.
         targets: class indices of the logits' shape without the class axis, or distributions of the
-            logits' shape; arrays or files.
+            logits' shape; arrays or files. None: they are in the archive that holds the logits.
         logprobs: in place of logits and targets: natural log-probabilities of the truth, one a row.
         row_weight: a weight >= 0 or a mask, one a row; rows of weight 0 are left out.
         compare: the logits (or log-probabilities) of another model on the same rows.
@@ -94,6 +95,8 @@ def evaluate(
         2.019 +- 0.601
     """
     loss = {"weight": weight, **options.checked(locals())._asdict()}
+    if targets is None and is_archive(logits):
+        targets = logits
     check_request(logits, targets, logprobs, compare, bytes)
     if logprobs is not None:
         check_logprobs(loss, has_others=grad is not None or temperature)

@@ -164,6 +164,14 @@ def rounded(numerator: int, denominator: int) -> float:
         return math.inf if numerator > 0 else -math.inf
 
 
+def sum_rounded_once(numbers: Array) -> float:
+    """Their sum; where it is beyond float64, or of infinities, what plain addition gives."""
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):
+        return float(numbers.sum())
+
+
 class Estimate(NamedTuple):
     """A mean and its standard error."""
 
@@ -213,6 +221,12 @@ class WeightedMean(Sums):
         """sum_i b_i, rounded once."""
         return self.of_b.value()
 
+    @property
+    def equal_rows(self) -> float:
+        """How many rows of equal weight would tell as much: (sum b)^2 / sum b^2 (Kish, 1965)."""
+        squares = self.of_bb.value()
+        return self.divisor * (self.divisor / squares) if squares else 0.0
+
     def estimate(self) -> Estimate:
         """The mean and its standard error; nan where there is nothing to divide by."""
         total, divisor = self.total, self.divisor
@@ -221,9 +235,10 @@ class WeightedMean(Sums):
         a, aa, b, bb = (of.fraction() for of in (self.of_a, self.of_aa, self.of_b, self.of_bb))
         ab = a + self.of_ab_less_a.fraction()
         mean = a / b
+        value = rounded(*mean.as_integer_ratio())
         if self.rows < 2 or not math.isfinite(self.of_aa.value()):
-            return Estimate(float(mean), math.nan)
+            return Estimate(value, math.nan)
         squares = aa - 2 * mean * ab + mean * mean * bb  # sum of (a - mean b)^2
         squares = max(squares, Fraction(0))  # the squares were rounded
         variance = squares * self.rows / (self.rows - 1) / (b * b)
-        return Estimate(float(mean), math.sqrt(variance))
+        return Estimate(value, math.sqrt(rounded(*variance.as_integer_ratio())))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent import _arguments as arguments
-from crossent.evaluation.exact_sum import Estimate, WeightedMean
+from crossent.evaluation.exact_sum import Estimate, WeightedMean, sum_rounded_once
+from crossent.evaluation.interval import LEVEL, Interval, wilson_interval
 from crossent.evaluation.rows import Findings, HardRow, LossOptions
 from crossent.evaluation.tallies import (
     CALIBRATION_BINS,
@@ -40,6 +41,8 @@ class Comparison(NamedTuple):
     only_this_right: int
     only_other_right: int
     both_wrong: int
+    only_this_share: float  # of the rows that just one of the two has right
+    only_this_interval: Interval
 
 
 class TemperatureFit(NamedTuple):
@@ -51,7 +54,7 @@ class TemperatureFit(NamedTuple):
     at_limit: bool  # the loss still falls beyond the temperatures that were tried
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classes:
     """What an evaluation that has logits knows beyond one that has log-probabilities."""
 
@@ -60,7 +63,9 @@ class Classes:
     prior_loss: float  # the entropy of the classes' own frequencies: knowing nothing else
     accuracy: float
     accuracy_standard_error: float
+    accuracy_interval: Interval
     top5: float
+    top5_interval: Interval
     brier: float  # mean of |p - y|^2, from 0 to 2
     brier_standard_error: float
     confidence: float  # mean
@@ -74,6 +79,9 @@ class Classes:
     top_pairs: list[ConfusedPair]
     top_pairs_are_exact: bool
 
+    def __repr__(self) -> str:
+        return shown(self, "count", "accuracy", "brier", "calibration_error")
+
     def hardest(self, most: int) -> list[int]:
         """The classes of largest loss, of those with ENOUGH_ROWS rows if there are such."""
         enough = np.flatnonzero(self.rows_of_class >= ENOUGH_ROWS)
@@ -82,7 +90,7 @@ class Classes:
         return [int(k) for k in taken[order]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationResult:
     """What the outputs of a model are worth, and how sure that is."""
 
@@ -112,13 +120,23 @@ class EvaluationResult:
     files: dict[str, list[str]] = field(default_factory=dict)
     histogram: tuple[Any, Any, Any] = field(default=((), (), ()), repr=False)
 
+    def __repr__(self) -> str:
+        return shown(self, "rows", "loss", "loss_standard_error", "perplexity", "classes")
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the histogram as plain numbers, lists and dicts, for JSON."""
         document: dict[str, Any] = as_json(self)
         del document["histogram"]
         if self.classes is not None:
             document["classes"]["calibration_bins"] = CALIBRATION_BINS
+            document["classes"]["interval_level"] = LEVEL
         return document
+
+
+def shown(value: Any, *names: str) -> str:
+    """A result, or a part of one, by the few figures that fit a line."""
+    figures = ", ".join(f"{name}={getattr(value, name)!r}" for name in names)
+    return f"{type(value).__name__}({figures}, ...)"
 
 
 def as_json(value: Any) -> Any:
@@ -197,14 +215,16 @@ def class_figures(sums: ClassSums, found: Findings) -> Classes:
     with np.errstate(invalid="ignore", divide="ignore"):
         loss_of_class = sums.nll.values() / weight
         accuracy_of_class = sums.right.values() / weight
-    accuracy, brier = sums.correct.estimate(), sums.brier.estimate()
+    accuracy, top5, brier = (mean.estimate() for mean in (sums.correct, sums.in_top, sums.brier))
     return Classes(
         count=len(weight),
         uniform_loss=math.log(len(weight)),
         prior_loss=entropy(weight if found.target_sums is None else found.target_sums.values()),
         accuracy=accuracy.value,
         accuracy_standard_error=accuracy.standard_error,
-        top5=sums.in_top.estimate().value,
+        accuracy_interval=wilson_interval(accuracy.value, sums.correct.equal_rows),
+        top5=top5.value,
+        top5_interval=wilson_interval(top5.value, sums.in_top.equal_rows),
         brier=brier.value,
         brier_standard_error=brier.standard_error,
         confidence=sums.calibration.mean_confidence(),
@@ -222,10 +242,10 @@ def class_figures(sums: ClassSums, found: Findings) -> Classes:
 
 def entropy(share: NDArray[np.float64]) -> float:
     """-sum q log q of the distribution proportional to ``share``; the sum is rounded once."""
-    total = math.fsum(share)
+    total = sum_rounded_once(share)
     if not 0 < total < math.inf:
         return math.nan
-    return abs(math.fsum(-q * math.log(q) for q in (share[share > 0] / total).tolist()))
+    return abs(math.fsum(-q * math.log(q) for q in (share / total).tolist() if q > 0))
 
 
 def comparison(sums: RowSums) -> Comparison | None:
@@ -234,8 +254,11 @@ def comparison(sums: RowSums) -> Comparison | None:
         return None
     difference = sums.difference.estimate()
     (both_wrong, only_other_right), (only_this_right, both_right) = sums.agreement.tolist()
+    only_one = only_this_right + only_other_right
+    share = only_this_right / only_one if only_one else math.nan
     return Comparison(
         difference.value, difference.standard_error,
         sums.loss.estimate().value - difference.value,
         both_right, only_this_right, only_other_right, both_wrong,
+        share, wilson_interval(share, only_one),
     )  # fmt: skip

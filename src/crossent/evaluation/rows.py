@@ -100,6 +100,7 @@ class Findings(Sums):
     first_bad_row: int | None = None
     not_logprobs: int = 0  # blocks that cannot hold log-probabilities of all classes
     not_probs: int = 0
+    other_not_probs: int = 0  # of another model's logits
     hardest: list[HardRow] = field(default_factory=list)
     target_sums: ExactSum | None = None  # of distributions, class by class
 

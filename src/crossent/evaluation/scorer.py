@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crossent import _arguments as arguments
 from crossent import _core
 from crossent.evaluation.errors import BadRow, Source
 from crossent.evaluation.exact_sum import ExactSum
@@ -90,7 +91,8 @@ class RowScorer:
             block: the rows.
             workspace: memory for what is between.
             floor: rows with a smaller loss are not among the hardest.
-            look: whether the rows before could be log-probabilities or probabilities.
+            look: whether the rows before, or those of another model, could be log-probabilities
+                or probabilities.
 
         Raises:
             BadRow: a row weight is none; another model's row has no loss; a row has no loss and
@@ -111,7 +113,8 @@ class RowScorer:
         if self.loss.weight is not None and labels.share is None:
             of_rows["divisor"] = self.loss.weight.astype(np.float64)[labels.label]
         # 2. Rows that cannot count.
-        has_nan = np.isnan(of_rows["nll"]) | np.isnan(of_rows.get("loss", of_rows["nll"]))
+        telling = ("nll", "loss", "confidence")  # the last: scaled logits that are no number
+        has_nan = np.any([np.isnan(of_rows[name]) for name in telling if name in of_rows], axis=0)
         unsound = labels.kept & ~labels.bad & has_nan
         bad = labels.bad | unsound
         if bad.any() and not self.skip_bad:
@@ -128,7 +131,7 @@ class RowScorer:
                 shares *= block.row_weight[kept, None]
             scores.found.target_sums.add(shares)
         if look and kept.any():
-            self._look(scores.found, block.type_name, of_rows["nll"], u, labels, kept)
+            self._look(scores.found, block, of_rows["nll"], u, labels, kept)
         for i in self._hardest_rows(of_rows["nll"], kept, floor):
             row, label = block.first_row + i, int(labels.label[i])
             scores.found.hardest.append(hard_row(row, label, float(of_rows["nll"][i]), u[i]))
@@ -187,28 +190,36 @@ class RowScorer:
         of_rows["other_correct"] = np.argmax(order, axis=1) == labels.label
 
     def _look(
-        self, found: Findings, type_name: str, nll: Array, u: Array, labels: Labels, kept: Mask
+        self, found: Findings, block: Block, nll: Array, u: Array, labels: Labels, kept: Mask
     ) -> None:
         """Whether every row could be log-probabilities (logsumexp 0) or probabilities (sum 1)."""
-        found.not_logprobs = found.not_probs = 1
+        found.not_logprobs = found.not_probs = found.other_not_probs = 1
         if self.loss.is_scaled:
             return
-        near = NEAR[type_name]
+        near = NEAR[block.type_name]
         if labels.share is None:
             of_label = u[np.arange(len(u)), labels.label]
             telling = kept & np.isfinite(of_label)
             lse = nll[telling] + of_label[telling]
             found.not_logprobs = int(not (np.abs(lse) <= near).all())
-        first = u[int(np.argmax(kept))]
-        if first.min() >= 0 and abs(float(first.sum(dtype=np.float64)) - 1) <= near:
-            rows = u[kept]
-            sums = rows.sum(axis=1, dtype=np.float64)
-            found.not_probs = int(not (rows.min() >= 0 and (np.abs(sums - 1) <= near).all()))
+        found.not_probs = int(not are_probs(u, kept, near))
+        if block.other is not None:  # its type may be bfloat16, as the block no longer tells
+            found.other_not_probs = int(not are_probs(block.other, kept, NEAR["bfloat16"]))
 
     def _hardest_rows(self, nll: Array, kept: Mask, floor: float) -> list[int]:
         """Which kept rows have the largest losses, none below ``floor``; of equals the earlier."""
         rows = np.flatnonzero(kept & (nll >= floor))
         return [int(i) for i in rows[np.lexsort((rows, -nll[rows]))[: self.hardest]]]
+
+
+def are_probs(u: Array, kept: Mask, near: float) -> bool:
+    """Whether every kept row is >= 0 and sums to 1; most rows that are not tell by the first."""
+    first = u[int(np.argmax(kept))]
+    if not (first.min() >= 0 and abs(float(first.sum(dtype=np.float64)) - 1) <= near):
+        return False
+    rows = u[kept]
+    sums = rows.sum(axis=1, dtype=np.float64)
+    return bool(rows.min() >= 0 and (np.abs(sums - 1) <= near).all())
 
 
 def hard_row(row: int, label: int, loss: float, u: Array) -> HardRow:
@@ -267,6 +278,8 @@ def refuse(block: Block, u: Array, labels: Labels, i: int) -> None:
         assert block.targets is not None
         label, classes = block.targets[i], u.shape[1]
         hint = " (do yours start at 1?)" if label == classes else ""
+        if classes == 1:
+            hint = f". {arguments.stack_scores('N')}"
         raise BadRow(row, f"has label {label}; labels are 0 .. {classes - 1}{hint}", Source.TARGETS)
     if np.isnan(u[i]).any() or u[i].max() in (np.inf, -np.inf):
         raise BadRow(row, NO_LOSS, Source.LOGITS)

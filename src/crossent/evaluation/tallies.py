@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean
+from crossent.evaluation.exact_sum import ExactSum, Sums, WeightedMean, sum_rounded_once
 from crossent.evaluation.rows import Array, Findings, ones_or, weighted
 
 Rows = dict[str, Array]  # as in RowScores
@@ -70,8 +70,8 @@ class Calibration(Sums):
         return self._mean(abs(self.confidence.values() - self.correct.values()))
 
     def _mean(self, of_bins: NDArray[np.float64]) -> float:
-        total = math.fsum(self.weight.values())
-        return math.fsum(of_bins) / total if total else math.nan
+        total = sum_rounded_once(self.weight.values())
+        return sum_rounded_once(of_bins) / total if total else math.nan
 
 
 def calibration_error(

@@ -97,17 +97,19 @@ def measure_slope(
         nll, grad = cross_entropy_and_grad(logits, labels.targets, **arguments)
         # Classes of logit -inf have p = 0 whatever the temperature, so they count as 0 here.
         along = logits if np.isfinite(logits).all() else np.where(np.isfinite(logits), logits, 0)
-        slope = row_dots(grad, along)  # scale (p - y) . a, the derivative with log beta
-        grad = cross_entropy_hvp(logits, labels.targets, along, **arguments)
-        bend = row_dots(grad, along) + slope
+        with np.errstate(over="ignore", invalid="ignore"):  # logits may be of any size
+            slope = row_dots(grad, along)  # scale (p - y) . a, the derivative with log beta
+            grad = cross_entropy_hvp(logits, labels.targets, along, **arguments)
+            bend = row_dots(grad, along) + slope
         kept = labels.kept & ~labels.bad & ~np.isnan(nll)
         weight = None if block.row_weight is None else block.row_weight[kept].astype(np.float64)
         return [nll[kept], slope[kept], bend[kept]], weight
 
     def consume(parts: tuple[list[Array], Array | None], rows: int) -> None:
         values, weight = parts
-        for mean, value in zip((loss, first, second), values, strict=True):
-            mean.add(weighted(value, weight), weight)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights may be of any size
+            for mean, value in zip((loss, first, second), values, strict=True):
+                mean.add(weighted(value, weight), weight)
 
     passes.run(description, compute, consume)
     return Slope(*(mean.estimate().value for mean in (loss, first, second)))

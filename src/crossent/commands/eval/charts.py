@@ -29,6 +29,7 @@ from crossent.commands.demo.figure import (
     style_axes,
 )
 from crossent.commands.eval.text import figure as number
+from crossent.evaluation.interval import wilson_interval
 from crossent.evaluation.result import Classes, EvaluationResult
 
 WIDTH, HEIGHT = 4.6, 3.1
@@ -177,11 +178,9 @@ def reliability(classes: Classes) -> Axes:
     )
     axes = new_axes()
     diagonal(axes, "as sure as right", 0.06, (8, -4))
-    error = np.sqrt(accuracy * (1 - accuracy) / weight)
-    below, above = np.minimum(error, accuracy), np.minimum(error, 1 - accuracy)
-    axes.errorbar(
-        confidence, accuracy, yerr=[below, above], fmt="none", ecolor=HELD_OUT, elinewidth=1
-    )
+    low, high = np.transpose([wilson_interval(one.accuracy, one.weight) for one in bins])
+    error = [accuracy - low, high - accuracy]
+    axes.errorbar(confidence, accuracy, yerr=error, fmt="none", ecolor=HELD_OUT, elinewidth=1)
     axes.plot(confidence, accuracy, color=HELD_OUT, linewidth=1, alpha=0.5)
     axes.scatter(
         confidence, accuracy, s=12 + 180 * weight / weight.max(), color=HELD_OUT, alpha=0.75,

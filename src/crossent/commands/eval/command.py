@@ -14,7 +14,7 @@ from crossent.commands.terminal import DataError, UsageError, print_json, progre
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
 from crossent.evaluation.outputs import refuse_overwriting
-from crossent.evaluation.readers.opening import ARCHIVE_SUFFIXES, expand, open_array
+from crossent.evaluation.readers.opening import expand, is_archive, open_array
 from crossent.evaluation.result import EvaluationResult
 
 MOST_WEIGHTS = 1 << 24  # classes
@@ -39,8 +39,8 @@ def sort_files(files: list[str], targets: list[str], *, are_logprobs: bool) -> d
     if not files:
         return {}
     if len(files) == 1:
-        if files[0].endswith(ARCHIVE_SUFFIXES):
-            return {"logits": files, "targets": files}
+        if is_archive(files[0]):
+            return {"logits": files[0]}
         raise UsageError(f"{files[0]}: and the targets? crossent eval LOGITS TARGETS")
     if len(files) > 2:
         raise UsageError(

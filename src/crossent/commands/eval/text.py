@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from itertools import zip_longest
 
+from crossent.evaluation.interval import LEVEL, Interval
 from crossent.evaluation.result import Classes, Comparison, EvaluationResult
 from crossent.evaluation.tallies import CALIBRATION_BINS
 
@@ -61,8 +62,9 @@ def figures(result: EvaluationResult) -> Iterator[tuple[str, str, str]]:
     if result.bits_per_byte is not None:
         yield "bits per byte", figure(result.bits_per_byte), f"of {result.bytes:,}"
     if classes is not None:
-        top5 = f"top 5: {classes.top5:.2%}" if classes.count > 5 else ""
-        yield "accuracy", f"{classes.accuracy:.2%} +- {classes.accuracy_standard_error:.2%}", top5
+        top5 = f"; top 5: {classes.top5:.2%}" if classes.count > 5 else ""
+        accuracy = f"{classes.accuracy:.2%} ({interval(classes.accuracy_interval)})"
+        yield "accuracy", accuracy, f"{LEVEL:.0%} interval{top5}"
         brier = with_error(classes.brier, classes.brier_standard_error)
         yield "Brier score", brier, "0 is perfect, 2 the worst"
         note = f"confidence - accuracy, {CALIBRATION_BINS} bins"
@@ -78,6 +80,15 @@ def line(name: str, value: str, note: str) -> str:
     """One figure."""
     text = f"  {name:<{NAME}} {value}"
     return f"{text:<{NAME + 26}} {note}".rstrip() if note else text
+
+
+def interval(of: Interval, form: str = ".2%") -> str:
+    """From where to where a share may lie.
+
+    >>> interval(Interval(0.9956, 1.0))
+    '99.56% to 100.00%'
+    """
+    return f"{of.low:{form}} to {of.high:{form}}"
 
 
 def with_error(value: float, error: float) -> str:
@@ -108,6 +119,11 @@ def comparison_lines(result: EvaluationResult) -> list[str]:
             f"  right: both {comparison.both_right:,}, only this {comparison.only_this_right:,}, "
             f"only the other {comparison.only_other_right:,}, neither {comparison.both_wrong:,}"
         )
+    if comparison.only_this_right + comparison.only_other_right:
+        lines.append(
+            f"  of those only one has right, this has {comparison.only_this_share:.1%} "
+            f"({LEVEL:.0%} interval: {interval(comparison.only_this_interval, '.1%')})"
+        )
     return lines
 
 
@@ -129,17 +145,16 @@ def class_lines(classes: Classes) -> list[str]:
 
 
 def hardest_lines(result: EvaluationResult) -> list[str]:
-    """The rows with the largest loss."""
-    if result.classes is None:
-        return ["  hardest rows: " + ", ".join(
-            f"{row.row:,} ({figure(row.loss)})" for row in result.hardest[:LISTED]
-        )]  # fmt: skip
-    lines = [f"  {'hardest rows':>12}{'-log p':>10}{'label':>9}   taken for"]
-    for row in result.hardest[:LISTED]:
+    """The rows with the largest loss, and what they were taken for where that is known."""
+    has_answers = result.classes is not None
+    label = f"{'label':>9}   taken for" if has_answers else ""
+    lines = [f"  {'hardest rows':>12}{'-log p':>10}{label}"]
+    for row in result.hardest:
         answers = ", ".join(
             f"{k} ({prob:.1%})" for k, prob in zip(row.classes[:2], row.probs[:2], strict=True)
         )
-        lines.append(f"  {row.row:>12,}{figure(row.loss):>10}{row.label:>9,}   {answers}")
+        label = f"{row.label:>9,}   {answers}" if has_answers else ""
+        lines.append(f"  {row.row:>12,}{figure(row.loss):>10}{label}")
     return lines
 
 
@@ -158,7 +173,7 @@ def verdict(result: EvaluationResult) -> list[str]:
     if result.classes is not None and result.classes.count > 1:
         found.append(of_confidence(result.classes))
     if result.comparison is not None:
-        found.append(of_comparison(result.comparison))
+        found.append(of_comparison(result.comparison, *compared_names(result.files)))
     if result.temperature is not None:
         fit = result.temperature
         if fit.at_limit:
@@ -193,25 +208,35 @@ def against_guessing(result: EvaluationResult, classes: Classes) -> str:
 
 def of_confidence(classes: Classes) -> str:
     """Whether the model is as often right as it says."""
-    gap = classes.confidence - classes.accuracy
+    gap, (low, high) = classes.confidence - classes.accuracy, classes.accuracy_interval
     said = f"{classes.confidence:.1%} sure on average and right {classes.accuracy:.1%} of the time"
-    if not abs(gap) > SURE * classes.accuracy_standard_error:
+    if not (classes.confidence < low or classes.confidence > high):
         return f"It is about as sure as it should be: {said}."
     return f"It is {'surer' if gap > 0 else 'less sure'} than it should be: {said}."
 
 
-def of_comparison(comparison: Comparison) -> str:
+def compared_names(files: dict[str, list[str]]) -> tuple[str, str]:
+    """What the two models of a comparison are called: by their files, where these have names."""
+    names = []
+    for role, keys in (("this one", ("logits", "logprobs")), ("the other", ("compare",))):
+        given = next((files[key] for key in keys if key in files), [])
+        more = f" and {len(given) - 1} more" if len(given) > 1 else ""
+        names.append(f"{role} ({given[0]}{more})" if given else role)
+    return names[0], names[1]
+
+
+def of_comparison(comparison: Comparison, this: str, other: str) -> str:
     """Which of two models is better, if these rows can tell."""
     difference, error = comparison.difference, comparison.standard_error
     if not abs(difference) > SURE * error:
         return (
-            f"These rows cannot tell the two models apart: they differ by "
+            f"These rows cannot tell the two models apart: {this} differs from {other} by "
             f"{difference:+.4g} +- {error:.2g} nats."
         )
-    which = "this" if difference < 0 else "the other"
+    better, worse = (this, other) if difference < 0 else (other, this)
     return (
-        f"Of the two models {which} one is better, by {abs(difference):.4g} +- {error:.2g} nats "
-        "a row."
+        f"Of the two models {better} is better than {worse}, by {abs(difference):.4g} +- "
+        f"{error:.2g} nats a row."
     )
 
 

@@ -49,6 +49,11 @@ def open_arrays(given: Any, wanted: tuple[str, ...]) -> list[ArrayFile]:
     return arrays
 
 
+def is_archive(given: Any) -> bool:
+    """Whether a path or pattern names files that hold several arrays, and none of these."""
+    return isinstance(given, str | os.PathLike) and os.fsdecode(given).endswith(ARCHIVE_SUFFIXES)
+
+
 def expand(named: str) -> list[tuple[str, str | None]]:
     """The (path, array's name) that a path or pattern stands for, in natural order."""
     path, colon, name = named.rpartition(":")
