@@ -20,7 +20,7 @@ import torch
 
 from crossent._core import Output
 from crossent.options import Options
-from crossent.torch import _compute, _fallback, _internals
+from crossent.torch import _compute, _fallback, _internals, _memory
 from crossent.torch._compute import Layer
 
 Tensor = torch.Tensor
@@ -41,7 +41,7 @@ class Loss(torch.autograd.Function):
     ) -> Tensor:
         grad = None
         if options.reduction != "none" and not in_place and not _internals.has_saved_tensor_hooks():
-            grad = _compute.fresh_like(logits)
+            grad = _memory.fresh_like(logits)
         ctx.save_for_backward(logits, target, weight)
         ctx.options, ctx.in_place, ctx.grad = options, in_place, grad
         return _compute.loss(logits, target, weight, options, grad)
@@ -56,7 +56,7 @@ class Loss(torch.autograd.Function):
             grad = Gradient.apply(logits, grad_loss, target, weight, ctx.options)
             return grad, None, None, None, None
         ready, ctx.grad = ctx.grad, None
-        if ready is not None and grad_loss.item() == 1.0:
+        if ready is not None and _memory.number(_memory.INCOMING, grad_loss) == 1.0:
             return ready, None, None, None, None
         logits, target, weight = ctx.saved_tensors
         if ctx.in_place:
@@ -105,6 +105,7 @@ def along(
     vector: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
 ) -> Tensor:
     """The change of the loss as the logits move along `vector`: of the loss's shape and dtype."""
+    _memory.check(input=logits, vector=vector)
     wide = logits.to(_compute.loss_dtype(logits))
     ones = _compute.loss_like(logits, options.reduction).fill_(1)
     grad = _compute.gradient(Output.LOSS, wide, target, weight, options, ones)
@@ -185,7 +186,7 @@ class LinearLoss(torch.autograd.Function):
             return *grads, None, None, None
         ready, ctx.grads = ctx.grads, _compute.NO_GRADS
         if any(grad is not None for grad in ready):
-            factor = grad_loss.item()
+            factor = _memory.number(_memory.INCOMING, grad_loss)
             for grad in ready:
                 if grad is not None and factor != 1.0:
                     grad.mul_(factor)

@@ -15,7 +15,7 @@ import torch
 
 from crossent._core import Output
 from crossent.options import Options
-from crossent.torch import _autograd, _compute
+from crossent.torch import _autograd, _compute, _memory
 from crossent.torch._compute import Layer, class_weight
 
 Tensor = torch.Tensor
@@ -188,7 +188,8 @@ def _linear_loss_like(*given: Any) -> tuple[Tensor, ...]:
 
 def _linear_grad(grad_loss: Tensor, ready: list[Tensor], *given: Any) -> tuple[Tensor, ...]:
     if ready:
-        return tuple(grad * grad_loss.item() for grad in ready)
+        factor = _memory.number(_memory.INCOMING, grad_loss)
+        return tuple(grad * factor for grad in ready)
     *parts, target, weight, wants, options = given
     layer = Layer(*parts)
     grads = layer.gradients(wants)

@@ -16,7 +16,7 @@ from torch.overrides import handle_torch_function
 from crossent import _arguments as rules
 from crossent import options as known
 from crossent.options import Options
-from crossent.torch import _compute, _internals
+from crossent.torch import _compute, _internals, _memory
 
 Tensor = torch.Tensor
 
@@ -117,6 +117,7 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
     if form == rules.DISTRIBUTIONS and len(shape) == 1 and target.dtype not in _FLOATS:
         values = None if torch.compiler.is_compiling() else _visible(target)
         if values is not None:
+            _memory.check(target=values)
             rules.check_single_row(values.numpy(), _WORDS)
     return form
 
@@ -239,6 +240,7 @@ def _number(name: str, value: Tensor) -> float:
             f"lost: give {name}.detach() or a number. Gradients flow to input, target "
             "distributions, weight and logit_scale"
         )
+    _memory.check(**{name: value})
     return value.item()
 
 

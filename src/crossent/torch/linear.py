@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function_variadic
 
 from crossent import _arguments as rules
 from crossent.options import IGNORE_INDEX, Options, Reduction, WhenEmpty
-from crossent.torch import _autograd, _compute, _fallback, _route
+from crossent.torch import _autograd, _compute, _fallback, _memory, _route
 from crossent.torch._compute import Layer
 from crossent.torch._route import Path
 from crossent.torch.loss import TokenScores
@@ -123,11 +123,13 @@ def _cast(layer: Layer) -> Layer:
         return layer
     dtype = torch.get_autocast_dtype(device)
 
-    def cast(tensor: Any) -> Any:
-        narrow = isinstance(tensor, Tensor) and tensor.dtype in _route.CAST_BY_AUTOCAST
-        return tensor.to(dtype) if narrow else tensor
+    def cast(name: str, tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or tensor.dtype not in _route.CAST_BY_AUTOCAST:
+            return tensor
+        _memory.check(**{name: tensor})
+        return tensor.to(dtype)
 
-    return layer.each(cast)
+    return Layer(**{name: cast(name, tensor) for name, tensor in layer._asdict().items()})
 
 
 def _needs_grad(layer: Layer) -> list[bool]:
@@ -136,6 +138,7 @@ def _needs_grad(layer: Layer) -> list[bool]:
 
 def _eager_loss(layer: Layer, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     weight = _compute.class_weight(weight)
+    _memory.check(**layer._asdict(), target=target)
     layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearLoss.apply(*layer, target, weight, options)
@@ -194,13 +197,15 @@ def linear_token_scores(
     elif path is Path.OPERATOR:
         found = torch.ops.crossent.linear_token_scores(*layer, target, *options)
     else:
-        found = _eager_scores(layer.each(Tensor.resolve_neg), target.resolve_neg(), options)
+        found = _eager_scores(layer, target, options)
     return TokenScores(*(each.squeeze(0) for each in found) if single else found)
 
 
 def _eager_scores(
     layer: Layer, target: Tensor, options: Options
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _memory.check(**layer._asdict(), target=target)
+    layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearScores.apply(*layer, target, options)
     return _compute.linear_scores(layer.each(Tensor.detach), target, options)

@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function_variadic
 
 from crossent import _arguments as rules
 from crossent.options import Options, Reduction, WhenEmpty
-from crossent.torch import _autograd, _compute, _fallback, _internals, _route
+from crossent.torch import _autograd, _compute, _fallback, _internals, _memory, _route
 from crossent.torch._route import Path
 
 Tensor = torch.Tensor
@@ -101,6 +101,7 @@ def _eager(
     if weight is not None:
         weight = _compute.class_weight(weight)
     if input.is_neg() or target.is_neg():
+        _memory.check(input=input, target=target)
         input, target = input.resolve_neg(), target.resolve_neg()
     if input.requires_grad and torch.is_grad_enabled():
         if in_place:
@@ -168,7 +169,9 @@ def token_scores(
         return TokenScores(*_fallback.scores(input, target, options, scale))
     if path is Path.OPERATOR:
         return TokenScores(*torch.ops.crossent.token_scores(input, target, *options))
-    input = input.resolve_neg()
+    if input.is_neg() or target.is_neg():
+        _memory.check(input=input, target=target)
+        input, target = input.resolve_neg(), target.resolve_neg()
     if input.requires_grad and torch.is_grad_enabled():
         return TokenScores(*_autograd.Scores.apply(input, target, options))
     return TokenScores(*_compute.scores(input, target, options))
