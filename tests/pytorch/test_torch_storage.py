@@ -10,7 +10,7 @@ import itertools
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import pytest
-from torch_cases import fallback_path, torch
+from torch_cases import fallback_path, operator_path, torch
 
 import crossent.torch as ct
 
@@ -60,15 +60,10 @@ def _arguments(name, **more):
     return {**tensors, **more}
 
 
-class _Watching(torch.utils._python_dispatch.TorchDispatchMode):
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
-
-
 PATHS = {
     "eager": nullcontext,
     "autocast": functools.partial(torch.autocast, "cpu"),
-    "operator": _Watching,
+    "operator": operator_path,
     "fallback": fallback_path,
 }
 CASES = [(name, argument) for name in LOSSES for argument in _arguments(name)]
@@ -177,7 +172,7 @@ def test_memory_that_is_lost_before_backward_is_named(
     given = _leaves(name)
     if argument == "weight":
         given["weight"] = given["weight"].double()  # what the core takes as it is
-    with _Watching() if operator else nullcontext():
+    with operator_path() if operator else nullcontext():
         pull = BACKWARD[backward](function, given)
     message = f"^{argument}: {MESSAGE}"
     with _lost(given[argument].detach(), how), pytest.raises(ValueError, match=message):

@@ -297,6 +297,7 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     return _blocks.Head(input, linear_weight, linear_bias, outputs, False)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it knows no np.from_dlpack
 def _array(tensor: Any) -> Any:
     """A tensor as an array; after `tensor.numpy()` its storage could never be freed again."""
     return None if tensor is None else np.from_dlpack(tensor.detach())

@@ -61,6 +61,18 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether vmap has batched a tensor, at any level of transforms.
+
+    No public name yet. Without it, the error for such an option would be PyTorch's about `.item()`.
+    """
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
 def holds_memory(tensor: Tensor) -> bool:
     """Whether a tensor's elements lie in a storage of its own: not where it wraps other tensors.
 

@@ -30,7 +30,7 @@ def given(name: str, tensor: Tensor) -> Described:
     """The same of a caller's tensor, whose memory is checked."""
     address = tensor.data_ptr()
     storage = tensor.untyped_storage()
-    is_whole = len(storage) == tensor.nbytes and storage.data_ptr() == address
+    is_whole = len(storage) == tensor.nbytes and storage.data_ptr() == address != 0
     if not (is_whole and tensor.is_contiguous()):  # the quick way is sure of these alone
         _check_storage(name, tensor)
     return address, _TYPES[tensor.dtype], tensor.stride()
@@ -40,7 +40,10 @@ def _check_storage(name: str, tensor: Tensor) -> None:
     """Raises ValueError where a tensor's storage was freed or cut short."""
     extents = zip(tensor.stride(), tensor.shape, strict=True)
     last = tensor.storage_offset() + sum(step * (n - 1) for step, n in extents)
-    needed, held = (last + 1) * tensor.itemsize, tensor.untyped_storage().nbytes()
+    storage = tensor.untyped_storage()
+    needed, held = (last + 1) * tensor.itemsize, storage.nbytes()
+    if storage.data_ptr() == 0 and not tensor.is_meta:
+        held = 0
     if tensor.numel() == 0 or needed <= held:
         return
     what = f"{name}: a tensor of shape {tuple(tensor.shape)}"

@@ -84,7 +84,7 @@ def linear_cross_entropy(
         given["ignore_index"] = IGNORE_INDEX
     compiling = torch.compiler.is_compiling()
     chosen, scale, divisor = _route.options_of(given, form, compiling)
-    path = _route.path_of(layer, target, weight, scale, compiling)
+    path = _route.path_of(layer, target, weight, chosen, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, weight, chosen)
         loss = _fallback.linear_loss(*layer, target, weight, chosen, scale)
@@ -190,7 +190,7 @@ def linear_token_scores(
         rules.raise_not_for_scores(target, shape[:1] + shape[2:], rules.TENSORS)
     compiling = torch.compiler.is_compiling()
     options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
-    path = _route.path_of(layer, target, None, scale, compiling)
+    path = _route.path_of(layer, target, None, options, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, None, options)
         found = _fallback.linear_scores(*layer, target, options, scale)

@@ -84,7 +84,7 @@ def cross_entropy(
         _route.check_weight(weight, input, input.shape[_compute.class_axis(input)])
     compiling = torch.compiler.is_compiling()
     options, scale, divisor = _route.options_of(given, form, compiling)
-    path = _route.path_of((input,), target, weight, scale, compiling)
+    path = _route.path_of((input,), target, weight, options, scale, compiling)
     if path is Path.EAGER:
         return _eager(input, target, weight, options, inplace_backward)
     if path is Path.OPERATOR:
@@ -163,7 +163,7 @@ def token_scores(
         rules.raise_not_for_scores(target, rows, rules.TENSORS)
     compiling = torch.compiler.is_compiling()
     options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
-    path = _route.path_of((input,), target, None, scale, compiling)
+    path = _route.path_of((input,), target, None, options, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, input.shape, None, options)
         return TokenScores(*_fallback.scores(input, target, options, scale))
