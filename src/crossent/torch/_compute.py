@@ -23,7 +23,7 @@ from crossent._core import Output
 from crossent._solve import mean
 from crossent.options import Options
 from crossent.torch import _internals
-from crossent.torch._memory import INCOMING, described, fresh_like, given, number
+from crossent.torch._memory import INCOMING, described, fresh_like, given, number, plain
 
 Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -61,7 +61,7 @@ def class_weight(weight: Tensor | None) -> Tensor | None:
     if weight is None:
         return None
     given("weight", weight)
-    weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
+    weight = plain("weight", weight.detach().to(torch.float64).contiguous())
     least, most = torch.aminmax(weight)
     if not (least.item() > -math.inf and most.item() < math.inf):
         rules.class_weight(weight.numpy(), weight.numel())  # raises
@@ -89,7 +89,7 @@ def judge(
     """
     classes = shape[1 if len(shape) > 1 else 0]
     targets = (*given("target", target), target.shape)
-    weights = None if weight is None else given("weight", weight)
+    weights = None if weight is None else given("weight", weight := weight.contiguous())
     judgement = _core.judge(options, classes, targets, axis, weight=weights, verdict=verdict)
     if judgement.bad_row >= 0:
         _raise_bad_target(judgement.bad_row, target, shape)
@@ -116,6 +116,7 @@ def solve(
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     if weight is not None:
+        weight = weight.contiguous()  # what hooks gave back may not be
         operands["weight"] = given("weight", weight)
     if grad_loss is not None:
         by_row = options.reduction == "none"
@@ -164,10 +165,24 @@ def gradient(
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
     grad = fresh_like(logits) if out is None else out
-    along = None if vector is None else given("vector", vector)
+    grad_loss = _like_loss(grad_loss, logits.shape, options)
+    along = None
+    if vector is not None:
+        if vector.shape != logits.shape:
+            raise ValueError(f"vector has shape {tuple(vector.shape)}, not the input's")
+        vector = plain("vector", vector)
+        along = given("vector", vector)
     into = described(grad)
     solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=along, grad=into)
     return grad
+
+
+def _like_loss(grad_loss: Tensor, shape: torch.Size, options: Options) -> Tensor:
+    """An incoming gradient as the core takes it; it has the loss's shape. shape: of the logits."""
+    expected = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if grad_loss.shape != (expected if options.reduction == "none" else ()):
+        raise ValueError(f"{INCOMING} has shape {tuple(grad_loss.shape)}, not that of the loss")
+    return plain(INCOMING, grad_loss)
 
 
 def scores(
@@ -277,7 +292,6 @@ class _Bfloat16Head(_blocks.Head):
 
 def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     """The layer with a K-dimensional weight as one matrix; gradients are views likewise."""
-    features = layer.input.shape[-1]
     for name, tensor in layer._asdict().items():
         if tensor is not None:
             given(name, tensor)
@@ -285,7 +299,7 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     def flat(input: Any, weight: Any, bias: Any) -> list[Any]:
         return [
             input,
-            None if weight is None else weight.reshape(-1, features),
+            None if weight is None else weight.flatten(0, -2),
             None if bias is None else bias.reshape(-1),
         ]
 
@@ -340,6 +354,7 @@ def linear_loss(
     """
     shape = layer.logits_shape
     if grad_loss is not None:
+        grad_loss = _like_loss(grad_loss, shape, options)
         given(INCOMING, grad_loss)
     rows = _judged(shape, target, weight, options)
     if rows.divisor == 0 and options.when_empty == "raise":

@@ -42,7 +42,7 @@ def _check_storage(name: str, tensor: Tensor) -> None:
     last = tensor.storage_offset() + sum(step * (n - 1) for step, n in extents)
     storage = tensor.untyped_storage()
     needed, held = (last + 1) * tensor.itemsize, storage.nbytes()
-    if storage.data_ptr() == 0 and not tensor.is_meta:
+    if storage.data_ptr() == 0:
         held = 0
     if tensor.numel() == 0 or needed <= held:
         return
@@ -66,8 +66,21 @@ def check(**tensors: Tensor | None) -> None:
     if torch.compiler.is_compiling():
         return
     for name, tensor in tensors.items():
-        if tensor is not None and _internals.holds_memory(tensor):
+        if tensor is not None and not tensor.is_meta and _internals.holds_memory(tensor):
             _check_storage(name, _internals.unwrapped(tensor))
+
+
+def plain(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as the core takes it: dense, and not by a bit the negative of what its memory holds.
+
+    PyTorch sets that bit in imaginary parts of conjugates, their gradients among them.
+    """
+    if tensor.layout is not torch.strided:
+        return tensor.to_dense()
+    if not tensor.is_neg():
+        return tensor
+    check(**{name: tensor})
+    return tensor.resolve_neg()
 
 
 def number(name: str, tensor: Tensor) -> float:

@@ -15,6 +15,7 @@ from torch.overrides import handle_torch_function
 
 from crossent import _arguments as rules
 from crossent import options as known
+from crossent._outputs import overlaps_itself
 from crossent.options import Options
 from crossent.torch import _compute, _internals, _memory
 
@@ -132,7 +133,7 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
     """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit. shape: of the logits."""
     if not isinstance(input, Tensor) or input.layout is not _STRIDED or input.is_nested:
         check_tensor("input", input)
-    if not isinstance(target, Tensor) or target.layout is not _STRIDED:
+    if not isinstance(target, Tensor) or target.layout is not _STRIDED or target.is_nested:
         check_tensor("target", target)
     if input.dtype not in _FLOATS:
         rules.check_float("input", _NAMES[input.dtype], _WORDS)
@@ -149,6 +150,13 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
             _memory.check(target=values)
             rules.check_single_row(values.numpy(), _WORDS)
     return form
+
+
+def check_labels(input: Tensor, target: Tensor) -> None:
+    """Raises ValueError where scores are asked for targets that are not class indices."""
+    if form_of(input, target) != rules.INDICES:
+        rows = rules.row_shape(input, _compute.class_axis(input))
+        rules.raise_not_for_scores(target, rows, _WORDS)
 
 
 def check_weight(weight: Tensor, input: Tensor, classes: int) -> None:
@@ -206,7 +214,7 @@ def check_in_place(input: Tensor) -> None:
     reason = None
     if input.is_leaf:
         reason = "is a leaf, whose values the optimizer still needs"
-    elif any(step == 0 and n > 1 for step, n in zip(input.stride(), input.shape, strict=True)):
+    elif overlaps_itself(input.shape, input.stride(), 1):
         reason = "has elements that share memory (an expanded tensor)"
     if reason is not None:
         raise ValueError(

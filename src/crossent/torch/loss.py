@@ -101,8 +101,7 @@ def _eager(
     if weight is not None:
         weight = _compute.class_weight(weight)
     if input.is_neg() or target.is_neg():
-        _memory.check(input=input, target=target)
-        input, target = input.resolve_neg(), target.resolve_neg()
+        input, target = _memory.plain("input", input), _memory.plain("target", target)
     if input.requires_grad and torch.is_grad_enabled():
         if in_place:
             _route.check_in_place(input)
@@ -157,12 +156,9 @@ def token_scores(
     given = locals()
     if has_torch_function_variadic(input, target):
         return _route.overridden(token_scores, (input, target), given)
-    form = _route.form_of(input, target)
-    if form != rules.INDICES:
-        rows = rules.row_shape(input, _compute.class_axis(input))
-        rules.raise_not_for_scores(target, rows, rules.TENSORS)
+    _route.check_labels(input, target)
     compiling = torch.compiler.is_compiling()
-    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, rules.INDICES, compiling)
     path = _route.path_of((input,), target, None, options, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, input.shape, None, options)
@@ -170,8 +166,7 @@ def token_scores(
     if path is Path.OPERATOR:
         return TokenScores(*torch.ops.crossent.token_scores(input, target, *options))
     if input.is_neg() or target.is_neg():
-        _memory.check(input=input, target=target)
-        input, target = input.resolve_neg(), target.resolve_neg()
+        input, target = _memory.plain("input", input), _memory.plain("target", target)
     if input.requires_grad and torch.is_grad_enabled():
         return TokenScores(*_autograd.Scores.apply(input, target, options))
     return TokenScores(*_compute.scores(input, target, options))
