@@ -164,17 +164,29 @@ def gradient(
 
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
-    grad = fresh_like(logits) if out is None else out
+    if out is None or out.dtype is not logits.dtype or out.shape != logits.shape:
+        out = fresh_like(logits)  # also where other data took the logits' place
     grad_loss = _like_loss(grad_loss, logits.shape, options)
+    _check_fits(target, logits.shape)
     along = None
     if vector is not None:
         if vector.shape != logits.shape:
             raise ValueError(f"vector has shape {tuple(vector.shape)}, not the input's")
         vector = plain("vector", vector)
         along = given("vector", vector)
-    into = described(grad)
+    into = described(out)
     solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=along, grad=into)
-    return grad
+    return out
+
+
+def _check_fits(target: Tensor, shape: torch.Size) -> None:
+    """Raises ValueError where other data took the target's place. shape: of the logits."""
+    rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if target.shape != shape and (target.shape != rows or target.is_floating_point()):
+        raise ValueError(
+            f"target no longer fits an input of shape {tuple(shape)}: its data was replaced "
+            "between forward and backward"
+        )
 
 
 def _like_loss(grad_loss: Tensor, shape: torch.Size, options: Options) -> Tensor:
@@ -355,6 +367,7 @@ def linear_loss(
     shape = layer.logits_shape
     if grad_loss is not None:
         grad_loss = _like_loss(grad_loss, shape, options)
+        _check_fits(target, shape)
         given(INCOMING, grad_loss)
     rows = _judged(shape, target, weight, options)
     if rows.divisor == 0 and options.when_empty == "raise":
