@@ -89,3 +89,9 @@ def test_an_ignore_index_of_unsigned_labels_may_be_the_largest():
     expected = ct.cross_entropy(INPUT[:3], TARGET[:3])
     found = ct.cross_entropy(INPUT, target, ignore_index=2**64 - 1)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("function", ["cross_entropy", "linear_cross_entropy"])
+def test_a_compiler_that_breaks_off_inside_gives_the_same(function):
+    compiled = torch.compile(lambda z: CALLS[function](z_loss=z), backend="eager")
+    torch.testing.assert_close(compiled(torch.tensor(0.5)), CALLS[function](z_loss=0.5))

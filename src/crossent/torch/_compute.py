@@ -323,10 +323,13 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     return _blocks.Head(input, linear_weight, linear_bias, outputs, False)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it knows no np.from_dlpack
 def _array(tensor: Any) -> Any:
     """A tensor as an array; after `tensor.numpy()` its storage could never be freed again."""
-    return None if tensor is None else np.from_dlpack(tensor.detach())
+    if tensor is None:
+        return None
+    if torch.compiler.is_compiling():  # after a break, and it knows no np.from_dlpack
+        return tensor.detach().numpy()
+    return np.from_dlpack(tensor.detach())
 
 
 class _JudgedTargets(NamedTuple):

@@ -288,7 +288,7 @@ def number(name: str, value: Tensor) -> float:
         )
     if value.is_meta:
         raise ValueError(f"{name} is on the meta device, where it has no value: give a number")
-    if _internals.is_mapped(value):
+    if not torch.compiler.is_compiling() and _internals.is_mapped(value):
         raise ValueError(
             f"{name} is one of many that vmap goes through, but it is taken as a constant: give a "
             "number, or call the loss once for each"
