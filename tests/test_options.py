@@ -2,11 +2,13 @@
 
 import inspect
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import cases
 import numpy as np
 import pytest
+import strange_values
 
 import crossent
 from crossent import _core, options, reference
@@ -121,3 +123,128 @@ def test_options_are_remembered_by_what_was_given():
     assert options.checked({**given, "z_loss": changing}).z_loss == 0.25
     changing[()] = 0.5
     assert options.checked({**given, "z_loss": changing}).z_loss == 0.5
+
+
+LOGITS = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
+CALLS = {
+    "cross_entropy": lambda **given: crossent.cross_entropy(LOGITS, [0, 1], **given),
+    "cross_entropy_and_grad": lambda **given: crossent.cross_entropy_and_grad(
+        LOGITS, [0, 1], **given
+    ),
+    "cross_entropy_hvp": lambda **given: crossent.cross_entropy_hvp(
+        LOGITS, [0, 1], LOGITS, **given
+    ),
+    "linear_cross_entropy": lambda **given: crossent.linear_cross_entropy(
+        np.eye(2), LOGITS.T, [0, 1], **given
+    ),
+    "linear_cross_entropy_and_grad": lambda **given: crossent.linear_cross_entropy_and_grad(
+        np.eye(2), LOGITS.T, [0, 1], **given
+    ),
+    "token_scores": lambda **given: crossent.token_scores(LOGITS, [0, 1], **given),
+    "linear_token_scores": lambda **given: crossent.linear_token_scores(
+        np.eye(2), LOGITS.T, [0, 1], **given
+    ),
+    "CrossEntropyLoss": lambda **given: crossent.CrossEntropyLoss(**given).forward(
+        LOGITS, np.eye(3)[:2]
+    ),
+    "evaluate": lambda **given: crossent.evaluate(LOGITS, [0, 1], **given),
+}
+
+
+def _taken_by(function):
+    if function == "CrossEntropyLoss":
+        return tuple(options.DEFAULTS)
+    parameters = inspect.signature(getattr(crossent, function)).parameters
+    return [name for name in options.DEFAULTS if name in parameters]
+
+
+@pytest.mark.filterwarnings("ignore:.*masked element:UserWarning")
+@pytest.mark.parametrize(
+    ("function", "name"), [(each, name) for each in CALLS for name in _taken_by(each)]
+)
+def test_a_value_that_is_no_option_is_one_line_with_its_name(function, name):
+    for value in strange_values.refused(name).values():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            CALLS[function](**{name: value})
+        strange_values.assert_one_line(caught.value, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["label_smoothing", "z_loss", "softcap", "logit_scale", "normalizer"]
+)
+def test_whatever_is_a_number_means_that_number(name):
+    for values, meant in ((strange_values.HALVES, 0.5), (strange_values.ONES, 1.0)):
+        for value in values.values():
+            found = getattr(options.checked({**options.DEFAULTS, name: value}), name)
+            assert type(found) is float
+            assert found == meant
+
+
+def test_whatever_is_a_word_means_that_word():
+    for value in strange_values.MEANS.values():
+        found = options.checked({**options.DEFAULTS, "reduction": value}).reduction
+        assert type(found) is str
+        assert found == "mean"
+    given = {**options.DEFAULTS, "when_empty": strange_values.Words.NAN}
+    assert type(options.checked(given).when_empty) is str
+
+
+@pytest.mark.parametrize(
+    "value", [2**63, 2**64, -(2**63) - 1, 10**400, -(10**400), 10**5000], ids=int.bit_length
+)
+def test_an_ignore_index_that_no_label_has_ignores_nothing(value):
+    expected = crossent.cross_entropy(LOGITS, [0, 1])
+    assert crossent.cross_entropy(LOGITS, [0, 1], ignore_index=value) == expected
+    with (
+        pytest.raises(ValueError, match="^ignore_index=.* has no meaning")
+        if value > 0
+        else (nullcontext())
+    ):
+        crossent.cross_entropy(LOGITS, np.eye(3)[:2], ignore_index=value)
+
+
+AXIS_CALLS = {
+    "cross_entropy": lambda axis: crossent.cross_entropy(LOGITS, [0, 1], axis=axis),
+    "softmax": lambda axis: crossent.softmax(LOGITS, axis=axis),
+    "token_scores": lambda axis: crossent.token_scores(LOGITS, [0, 1], axis=axis),
+}
+
+
+@pytest.mark.parametrize("function", AXIS_CALLS)
+@pytest.mark.parametrize(
+    "axis",
+    [10**400, -(10**5000), 2**70, 1.0, None, "1", 1j, [1], np.array([1, 1]), np.array(1.0),
+     np.ma.masked, strange_values.Raises(), strange_values.GivesText()],
+    ids=lambda axis: type(axis).__name__,
+)  # fmt: skip
+def test_what_is_no_axis_is_one_line(axis, function):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        AXIS_CALLS[function](axis)
+    strange_values.assert_one_line(caught.value, "axis")
+
+
+@pytest.mark.parametrize("set_it", [crossent.set_num_threads, crossent.set_working_memory])
+def test_what_is_no_size_is_one_line_and_changes_nothing(set_it):
+    before = crossent.get_num_threads(), crossent.get_working_memory()
+    for value in {
+        **strange_values.NEVER,
+        **strange_values.BEYOND,
+        "no": None,
+        "less": -(10**5000),
+    }.values():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            set_it(value)
+        strange_values.assert_one_line(caught.value, "the ")
+    with pytest.raises(ValueError, match="from 1 to 1024, not 1000000"):
+        crossent.set_num_threads(10**400)
+    assert (crossent.get_num_threads(), crossent.get_working_memory()) == before
+
+
+def test_a_working_memory_may_be_of_any_size():
+    before = crossent.get_working_memory()
+    expected = crossent.linear_cross_entropy(np.eye(2), LOGITS.T, [0, 1])
+    try:
+        crossent.set_working_memory(10**400)
+        assert crossent.linear_cross_entropy(np.eye(2), LOGITS.T, [0, 1]) == expected
+    finally:
+        crossent.set_working_memory(before)

@@ -9,7 +9,7 @@ PAGE = (TESTS.parent / "docs" / "reliability.md").read_text("utf-8")
 
 def test_every_test_that_the_page_names_is_there() -> None:
     named, file = [], ""
-    for mentioned, test in re.findall(r"`(test_\w+\.py)?(?:::(test_\w+))?`", PAGE):
+    for mentioned, test in re.findall(r"`((?:pytorch/)?test_\w+\.py)?(?:::(test_\w+))?`", PAGE):
         file = mentioned or file
         if file:
             named.append((file, test))

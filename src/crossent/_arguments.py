@@ -133,10 +133,10 @@ def axis_of_classes(shape: Shape, axis: int, name: str, words: Words) -> int:
             f"{name} {words.are} a single number; {words.they} {words.need} a class axis, "
             "e.g. shape (N, C)"
         )
-    axis = _integer(axis, "axis must be an integer")
+    axis = options.integer("axis", axis)
     if not -ndim <= axis < ndim:
         raise ValueError(
-            f"axis={axis} is not an axis of {name} of shape {shape}; "
+            f"axis={options.shown(axis)} is not an axis of {name} of shape {shape}; "
             f"it must be from {-ndim} to {ndim - 1}"
         )
     axis %= ndim
@@ -146,14 +146,6 @@ def axis_of_classes(shape: Shape, axis: int, name: str, words: Words) -> int:
             "C must be at least 1"
         )
     return axis
-
-
-def _integer(value: Any, rule: str) -> int:
-    try:
-        result: int = value.__index__()
-    except AttributeError:
-        raise TypeError(f"{rule}, not {type(value).__name__}") from None
-    return result
 
 
 def row_shape(logits: Any, axis: int) -> Shape:
@@ -428,15 +420,17 @@ def check_same_dtype(
 
 def thread_count(count: Any) -> int:
     """A number of threads, at least 1."""
-    value = _integer(count, "the number of threads must be an integer")
+    value = options.integer("the number of threads", count)
     if not 1 <= value <= 1024:
-        raise ValueError(f"the number of threads must be from 1 to 1024, not {value}")
+        raise ValueError(
+            f"the number of threads must be from 1 to 1024, not {options.shown(value)}"
+        )
     return value
 
 
 def working_memory(size: Any) -> int:
     """A number of bytes, at least 1."""
-    value = _integer(size, "the working memory must be an integer number of bytes")
+    value = options.integer("the working memory in bytes", size)
     if value < 1:
-        raise ValueError(f"the working memory must be at least 1 byte, not {value}")
+        raise ValueError(f"the working memory must be at least 1 byte, not {options.shown(value)}")
     return value

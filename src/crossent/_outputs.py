@@ -5,6 +5,7 @@ N rows, C classes. The messages are of the kind that `crossent._arguments` gives
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -59,18 +60,19 @@ def _refuse_overlap(out: Array, inputs: tuple[Array | None, ...], message: str =
             overlap = True
         if overlap:
             raise ValueError(message)
-    if not out.flags.c_contiguous and _overlaps_itself(out):
+    if not out.flags.c_contiguous and overlaps_itself(out.shape, out.strides, out.itemsize):
         raise ValueError("out has elements that share memory (a broadcast array): give a full one")
 
 
-def _overlaps_itself(array: Array) -> bool:
-    """Whether elements share memory, or steps interleave so that only a search could tell."""
-    reach = array.itemsize
-    for stride, n in sorted(
-        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
-    ):
+def overlaps_itself(shape: Sequence[int], strides: Sequence[int], item: int) -> bool:
+    """Whether elements share memory, or steps interleave so that only a search could tell.
+
+    item: what one element takes of the unit of the strides.
+    """
+    reach = item
+    for stride, n in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
         if stride < reach:
-            return array.size > 0
+            return 0 not in shape
         reach += stride * (n - 1)
     return False
 

@@ -12,9 +12,9 @@ A public function spells its options out for its readers and hands all of them o
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 Reduction = Literal["none", "sum", "mean"]
@@ -53,16 +53,37 @@ OF_ROW = tuple(name for name in Options._fields if name not in OF_MEAN)  # what 
 OF_LOGITS = ("softcap", "logit_scale")  # of these the ones that change the logits themselves
 IGNORE_INDEX = Options().ignore_index
 
+_LONGEST = 60  # characters of a value in a message
+_NOT_REAL = frozenset("bcmMSU")  # kinds of NumPy's dtypes: bool, complex, times, texts
+
 
 # Rules: each gives the value that the core takes, or says what is wrong with it.
 
 
-def _integer(name: str, value: Any) -> int:
+def shown(value: Any, written: Callable[[Any], str] = str) -> str:
+    """A value as messages show it: on one line, cut where it is long."""
+    try:
+        text = " ".join(written(value).split())
+    except Exception:  # its own, or an integer too long to be written
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in a message: its type, and of an array what it holds."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    name = type(value).__name__
+    return name if dtype is None or shape is None else f"{name} of {dtype} and shape {tuple(shape)}"
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer of any size."""
     if type(value) is int:
         return value
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    return int(value.__index__())
+    try:
+        return int(operator.index(value))
+    except Exception:  # whatever a type of a caller raises
+        raise TypeError(f"{name} must be an integer, not {_kind(value)}") from None
 
 
 def number(name: str, value: Any) -> float:
@@ -70,20 +91,27 @@ def number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
     try:
-        if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too
-            return float(value.__float__())
-    except (AttributeError, TypeError, ValueError):
+        kind = getattr(getattr(value, "dtype", None), "kind", None)
+        is_real = hasattr(value, "__float__") and kind not in _NOT_REAL
+        if is_real and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond the range of a float: {shown(value)}") from None
+    except Exception:  # whatever a type of a caller raises
         pass
-    raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    raise TypeError(f"{name} must be a number, not {_kind(value)}")
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
     listed = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
 
     def rule(name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} must be {listed}, not {value!r}")
-        return value
+        word = value
+        if isinstance(value, str) and type(value) is not str:  # an enumeration's, NumPy's
+            word = str.__str__(value)
+        if type(word) is not str or word not in choices:
+            raise ValueError(f"{name} must be {listed}, not {shown(value, repr)}")
+        return word
 
     return rule
 
@@ -92,7 +120,7 @@ def _number_that(is_right: Callable[[float], bool], message: str) -> Callable[[s
     def rule(name: str, value: Any) -> float:
         result = number(name, value)
         if not is_right(result):
-            raise ValueError(f"{name} {message} {value}")
+            raise ValueError(f"{name} {message} {shown(value)}")
         return result
 
     return rule
@@ -115,7 +143,7 @@ class Option(NamedTuple):
 
 OPTIONS: Mapping[str, Option] = {
     "ignore_index": Option(
-        _integer, "rows whose index target has this value give loss 0 and gradient 0"
+        integer, "rows whose index target has this value give loss 0 and gradient 0"
     ),
     "reduction": Option(
         _one_of(get_args(Reduction)),
@@ -165,7 +193,7 @@ def _check(*values: Any) -> Options:
     return options
 
 
-values_of = itemgetter(*Options._fields)
+values_of = operator.itemgetter(*Options._fields)
 _CONSTANTS = frozenset((int, float, str, type(None)))  # types whose objects keep their value
 _SMALLEST = 5e-324
 
@@ -187,7 +215,7 @@ def recalled(values: tuple[Any, ...]) -> Options | None:
         return None
     try:
         return _remembered(*values)
-    except (_MayChange, TypeError):  # or it cannot be hashed, or is wrong
+    except Exception:  # one cannot be hashed, or is wrong
         return None
 
 
@@ -219,6 +247,6 @@ def check_for_distributions(chosen: Options) -> None:
     """Raises ValueError for options that have no meaning where targets are distributions."""
     if chosen.ignore_index >= 0:
         raise ValueError(
-            f"ignore_index={chosen.ignore_index} has no meaning for targets that are "
+            f"ignore_index={shown(chosen.ignore_index)} has no meaning for targets that are "
             "distributions; leave it out, or give class indices"
         )

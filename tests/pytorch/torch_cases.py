@@ -58,3 +58,10 @@ def fallback_path():
         yield
     finally:
         _route.path_of = kept
+
+
+class operator_path(torch.utils._python_dispatch.TorchDispatchMode):
+    """Within it every call takes the path of what traces: the operators."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))

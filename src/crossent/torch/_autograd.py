@@ -14,17 +14,46 @@ logits again: four products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from crossent._core import Output
 from crossent.options import Options
-from crossent.torch import _compute, _fallback, _internals
+from crossent.torch import _compute, _fallback, _internals, _memory
 from crossent.torch._compute import Layer
 
 Tensor = torch.Tensor
 Wants = tuple[bool, bool, bool]
+
+
+def _keep(ctx: Any, *tensors: Tensor | None) -> None:
+    """Saves tensors for backward; what hooks may give back in their place is known."""
+    ctx.save_for_backward(*tensors)
+    ctx.kinds = _kinds(tensors) if _internals.has_saved_tensor_hooks() else None
+
+
+def _kept(ctx: Any) -> tuple[Any, ...]:
+    """The tensors that were saved.
+
+    Raises:
+        ValueError: a hook gave back others: the core would read out of bounds.
+    """
+    tensors: tuple[Any, ...] = ctx.saved_tensors
+    if ctx.kinds is None:
+        return tensors
+    for kind, expected in zip(_kinds(tensors), ctx.kinds, strict=True):
+        if kind != expected:
+            raise ValueError(
+                f"a hook on saved tensors gave back {kind} (shape, dtype, layout, device) for "
+                f"{expected}: its unpack_hook must undo what its pack_hook did"
+            )
+    return tuple(None if t is None else _memory.plain("a saved tensor", t) for t in tensors)
+
+
+def _kinds(tensors: Sequence[Any]) -> list[Any]:
+    return [None if t is None else (tuple(t.shape), t.dtype, t.layout, t.device) for t in tensors]
 
 
 class Loss(torch.autograd.Function):
@@ -41,24 +70,24 @@ class Loss(torch.autograd.Function):
     ) -> Tensor:
         grad = None
         if options.reduction != "none" and not in_place and not _internals.has_saved_tensor_hooks():
-            grad = _compute.fresh_like(logits)
-        ctx.save_for_backward(logits, target, weight)
+            grad = _memory.fresh_like(logits)
+        _keep(ctx, logits, target, weight)
         ctx.options, ctx.in_place, ctx.grad = options, in_place, grad
         return _compute.loss(logits, target, weight, options, grad)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> Any:
         if _internals.is_batched(grad_loss):
-            problem = (*ctx.saved_tensors, ctx.options)
+            problem = (*_kept(ctx), ctx.options)
             return _fallback.loss_gradient(grad_loss, *problem), None, None, None, None
         if torch.is_grad_enabled():
-            logits, target, weight = ctx.saved_tensors
+            logits, target, weight = _kept(ctx)
             grad = Gradient.apply(logits, grad_loss, target, weight, ctx.options)
             return grad, None, None, None, None
         ready, ctx.grad = ctx.grad, None
-        if ready is not None and grad_loss.item() == 1.0:
+        if ready is not None and _memory.number(_memory.INCOMING, grad_loss) == 1.0:
             return ready, None, None, None, None
-        logits, target, weight = ctx.saved_tensors
+        logits, target, weight = _kept(ctx)
         if ctx.in_place:
             ready = logits.detach()  # shares its version counter
         grad = _compute.gradient(
@@ -81,13 +110,13 @@ class Gradient(torch.autograd.Function):
         weight: Tensor | None,
         options: Options,
     ) -> Tensor:
-        ctx.save_for_backward(logits, grad_loss, target, weight)
+        _keep(ctx, logits, grad_loss, target, weight)
         ctx.options = options
         return _compute.gradient(Output.LOSS, logits, target, weight, options, grad_loss)
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> Any:
-        logits, grad_loss, target, weight = ctx.saved_tensors
+        logits, grad_loss, target, weight = _kept(ctx)
         if torch.is_grad_enabled() or _internals.is_batched(vector):
             pair = _fallback.product(logits, grad_loss, target, weight, ctx.options, vector)
             return *pair, None, None, None
@@ -105,6 +134,7 @@ def along(
     vector: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
 ) -> Tensor:
     """The change of the loss as the logits move along `vector`: of the loss's shape and dtype."""
+    _memory.check(input=logits, vector=vector)
     wide = logits.to(_compute.loss_dtype(logits))
     ones = _compute.loss_like(logits, options.reduction).fill_(1)
     grad = _compute.gradient(Output.LOSS, wide, target, weight, options, ones)
@@ -120,7 +150,7 @@ class Scores(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, options: Options
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, target)
+        _keep(ctx, logits, target)
         ctx.options = options
         ctx.set_materialize_grads(False)
         result = _compute.scores(logits, target, options)
@@ -129,7 +159,7 @@ class Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        logits, target = ctx.saved_tensors
+        logits, target = _kept(ctx)
         if torch.is_grad_enabled() or any(
             g is not None and _internals.is_batched(g) for g in grads
         ):
@@ -169,13 +199,13 @@ class LinearLoss(torch.autograd.Function):
         ctx.grads = _compute.NO_GRADS
         if made_in_forward(layer.input, options) and not _internals.has_saved_tensor_hooks():
             ctx.grads = layer.gradients(ctx.needs_input_grad[:3])
-        ctx.save_for_backward(*layer, target, weight)
+        _keep(ctx, *layer, target, weight)
         ctx.options = options
         return _compute.linear_loss(layer, target, weight, options, ctx.grads)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> Any:
-        *layer, target, weight = ctx.saved_tensors
+        *layer, target, weight = _kept(ctx)
         wants = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or _internals.is_batched(grad_loss):
             grads = _pulled(
@@ -185,7 +215,7 @@ class LinearLoss(torch.autograd.Function):
             return *grads, None, None, None
         ready, ctx.grads = ctx.grads, _compute.NO_GRADS
         if any(grad is not None for grad in ready):
-            factor = grad_loss.item()
+            factor = _memory.number(_memory.INCOMING, grad_loss)
             for grad in ready:
                 if grad is not None and factor != 1.0:
                     grad.mul_(factor)
@@ -208,7 +238,7 @@ class LinearScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         *parts, target, options = given
-        ctx.save_for_backward(*parts, target)
+        _keep(ctx, *parts, target)
         ctx.options = options
         result = _compute.linear_scores(Layer(*parts), target, options)
         ctx.mark_non_differentiable(result[3])
@@ -216,7 +246,7 @@ class LinearScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        *layer, target = ctx.saved_tensors
+        *layer, target = _kept(ctx)
         found = _pulled(
             lambda x, w, b: _fallback.linear_scores(x, w, b, target, ctx.options)[:3],
             Layer(*layer),

@@ -23,16 +23,15 @@ from crossent._core import Output
 from crossent._solve import mean
 from crossent.options import Options
 from crossent.torch import _internals
+from crossent.torch._memory import INCOMING, described, fresh_like, given, number, plain
 
 Tensor = torch.Tensor
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_GRADS: Grads = (None, None, None)
 
-_TYPES = {getattr(torch, each.name): each for each in _core.Type}
 _KEPT_ROW = int(_core.Verdict.KEPT)
 _LOSS_TYPES = frozenset((torch.float64, torch.float32))
-_HUGE = 4 << 20  # bytes from which huge pages pay
-_LOWEST = 1 << 40  # an address below may be an offset into storage that was freed
+_NUMBERS = {dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in _LOSS_TYPES}
 _SUMMED = 256  # classes that are added to a float32 sum at once: PyTorch first makes a float32 copy
 _KEPT = 8 << 20  # bytes that PyTorch's bfloat16 products keep from their first use on, about
 
@@ -57,47 +56,16 @@ def loss_like(logits: Tensor, reduction: str) -> Tensor:
     return logits.new_empty(rows, dtype=torch.float32)
 
 
-def _check_memory(tensor: Tensor) -> None:
-    """Raises ValueError where storage was freed: the core would read out of bounds."""
-    if tensor.numel() and tensor.untyped_storage().nbytes() == 0:
-        raise ValueError(
-            f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was freed "
-            "(resized to 0 bytes, as FSDP does between uses); gather it first"
-        )
-
-
-def _described(tensor: Tensor) -> tuple[int, _core.Type, tuple[int, ...]]:
-    """(address, type, strides in elements): what the core knows of a tensor."""
-    address = tensor.data_ptr()
-    if address < _LOWEST:
-        _check_memory(tensor)
-    return address, _TYPES[tensor.dtype], tensor.stride()
-
-
 def class_weight(weight: Tensor | None) -> Tensor | None:
     """Class weights as the core takes them: contiguous float64, finite."""
     if weight is None:
         return None
-    weight = weight.detach().to(torch.float64).contiguous().resolve_neg()
+    given("weight", weight)
+    weight = plain("weight", weight.detach().to(torch.float64).contiguous())
     least, most = torch.aminmax(weight)
     if not (least.item() > -math.inf and most.item() < math.inf):
         rules.class_weight(weight.numpy(), weight.numel())  # raises
     return _internals.unwrapped(weight)
-
-
-def fresh_like(
-    logits: Tensor, memory_format: torch.memory_format = torch.preserve_format
-) -> Tensor:
-    """Memory for a gradient, laid out as the logits are; huge pages where it is large.
-
-    A first write to ordinary pages takes longer than the whole computation (measured: 130 ms for
-    half a gigabyte, against 25 with huge pages).
-    """
-    grad = torch.empty_like(logits, memory_format=memory_format)
-    size = grad.numel() * grad.element_size()
-    if size >= _HUGE:
-        _core.advise_huge_pages(grad.data_ptr(), size)
-    return grad
 
 
 def _raise_bad_target(row: int, target: Tensor, shape: torch.Size) -> NoReturn:
@@ -120,8 +88,8 @@ def judge(
         IndexError: an index target is neither a class nor ignored.
     """
     classes = shape[1 if len(shape) > 1 else 0]
-    targets = (*_described(target), target.shape)
-    weights = None if weight is None else _described(weight)
+    targets = (*given("target", target), target.shape)
+    weights = None if weight is None else given("weight", weight := weight.contiguous())
     judgement = _core.judge(options, classes, targets, axis, weight=weights, verdict=verdict)
     if judgement.bad_row >= 0:
         _raise_bad_target(judgement.bad_row, target, shape)
@@ -148,14 +116,18 @@ def solve(
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     if weight is not None:
-        operands["weight"] = _described(weight)
+        weight = weight.contiguous()  # what hooks gave back may not be
+        operands["weight"] = given("weight", weight)
     if grad_loss is not None:
         by_row = options.reduction == "none"
-        operands["grad_loss"] = _described(grad_loss) if by_row else grad_loss.item()
-    axis, described = class_axis(logits), (*_described(logits), logits.shape)
-    outcome = _core.solve(output, options, axis, described, _described(target), operands, divisor)
+        operands["grad_loss"] = (given if by_row else number)(INCOMING, grad_loss)
+    shape = logits.shape
+    axis = 1 if len(shape) > 1 else 0
+    whole = (*given("input", logits), shape)
+    targets = given("target", target)
+    outcome = _core.solve(output, options, axis, whole, targets, operands, divisor)
     if outcome.bad_row >= 0:
-        _raise_bad_target(outcome.bad_row, target, logits.shape)
+        _raise_bad_target(outcome.bad_row, target, shape)
     if outcome.empty and options.when_empty == "raise":
         rules.raise_empty()
     return outcome.sum
@@ -169,9 +141,12 @@ def loss(
     grad: Tensor | None = None,
 ) -> Tensor:
     """The loss, and into `grad` its gradient for an incoming gradient of 1."""
-    result = loss_like(logits, options.reduction)
-    into = None if grad is None else _described(grad)
-    solve(Output.LOSS, logits, target, weight, options, loss=_described(result), grad=into)
+    if options.reduction == "none":
+        result = loss_like(logits, "none")
+    else:  # a third quicker
+        result = torch.empty_like(_NUMBERS[loss_dtype(logits)])
+    into = None if grad is None else described(grad)
+    solve(Output.LOSS, logits, target, weight, options, loss=described(result), grad=into)
     return result
 
 
@@ -189,22 +164,49 @@ def gradient(
 
     grad_loss: the incoming gradient, of the loss's shape. out: where it goes; None: fresh memory.
     """
-    grad = fresh_like(logits) if out is None else out
-    along = None if vector is None else _described(vector)
-    into = _described(grad)
+    if out is None or out.dtype is not logits.dtype or out.shape != logits.shape:
+        out = fresh_like(logits)  # also where other data took the logits' place
+    grad_loss = _like_loss(grad_loss, logits.shape, options)
+    _check_fits(target, logits.shape)
+    along = None
+    if vector is not None:
+        if vector.shape != logits.shape:
+            raise ValueError(f"vector has shape {tuple(vector.shape)}, not the input's")
+        vector = plain("vector", vector)
+        along = given("vector", vector)
+    into = described(out)
     solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=along, grad=into)
-    return grad
+    return out
+
+
+def _check_fits(target: Tensor, shape: torch.Size) -> None:
+    """Raises ValueError where other data took the target's place. shape: of the logits."""
+    rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if target.shape != shape and (target.shape != rows or target.is_floating_point()):
+        raise ValueError(
+            f"target no longer fits an input of shape {tuple(shape)}: its data was replaced "
+            "between forward and backward"
+        )
+
+
+def _like_loss(grad_loss: Tensor, shape: torch.Size, options: Options) -> Tensor:
+    """An incoming gradient as the core takes it; it has the loss's shape. shape: of the logits."""
+    expected = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if grad_loss.shape != (expected if options.reduction == "none" else ()):
+        raise ValueError(f"{INCOMING} has shape {tuple(grad_loss.shape)}, not that of the loss")
+    return plain(INCOMING, grad_loss)
 
 
 def scores(
     logits: Tensor, target: Tensor, options: Options
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(nll, lse, entropy, argmax) of every row."""
-    nll, lse, entropy = (loss_like(logits, "none") for _ in range(3))
-    argmax = nll.new_empty(nll.shape, dtype=torch.int64)
+    nll = loss_like(logits, "none")
+    lse, entropy = torch.empty_like(nll), torch.empty_like(nll)
+    argmax = torch.empty_like(nll, dtype=torch.int64)
     solve(
-        Output.SCORES, logits, target, None, options, loss=_described(nll), lse=_described(lse),
-        entropy=_described(entropy), argmax=_described(argmax),
+        Output.SCORES, logits, target, None, options, loss=described(nll), lse=described(lse),
+        entropy=described(entropy), argmax=described(argmax),
     )  # fmt: skip
     return nll, lse, entropy, argmax
 
@@ -302,15 +304,14 @@ class _Bfloat16Head(_blocks.Head):
 
 def _head(layer: Layer, grads: Grads) -> _blocks.Head:
     """The layer with a K-dimensional weight as one matrix; gradients are views likewise."""
-    features = layer.input.shape[-1]
-    for tensor in layer:
+    for name, tensor in layer._asdict().items():
         if tensor is not None:
-            _described(tensor)  # an error where its memory was freed
+            given(name, tensor)
 
     def flat(input: Any, weight: Any, bias: Any) -> list[Any]:
         return [
             input,
-            None if weight is None else weight.reshape(-1, features),
+            None if weight is None else weight.flatten(0, -2),
             None if bias is None else bias.reshape(-1),
         ]
 
@@ -323,7 +324,12 @@ def _head(layer: Layer, grads: Grads) -> _blocks.Head:
 
 
 def _array(tensor: Any) -> Any:
-    return None if tensor is None else tensor.numpy()
+    """A tensor as an array; after `tensor.numpy()` its storage could never be freed again."""
+    if tensor is None:
+        return None
+    if torch.compiler.is_compiling():  # after a break, and it knows no np.from_dlpack
+        return tensor.detach().numpy()
+    return np.from_dlpack(tensor.detach())
 
 
 class _JudgedTargets(NamedTuple):
@@ -362,6 +368,10 @@ def linear_loss(
         ValueError: nothing counts in the mean, and when_empty is "raise"; nothing was written.
     """
     shape = layer.logits_shape
+    if grad_loss is not None:
+        grad_loss = _like_loss(grad_loss, shape, options)
+        _check_fits(target, shape)
+        given(INCOMING, grad_loss)
     rows = _judged(shape, target, weight, options)
     if rows.divisor == 0 and options.when_empty == "raise":
         rules.raise_empty()
@@ -375,8 +385,8 @@ def linear_loss(
         total = solve(
             Output.LOSS, logits, rows.targets[part], weight, options, divisor=rows.divisor,
             grad_loss=grad_loss[part] if none and grad_loss is not None else grad_loss,
-            loss=None if values is None else _described(values),
-            grad=_described(logits) if differentiates else None,
+            loss=None if values is None else described(values),
+            grad=described(logits) if differentiates else None,
         )  # fmt: skip
         if values is not None:
             losses[part] = values
@@ -400,8 +410,8 @@ def linear_scores(
         logits = torch.as_tensor(block).view(-1, *shape[1:])
         return solve(
             Output.SCORES, logits, rows.targets[part], None, options, divisor=rows.divisor,
-            loss=_described(nll[part]), lse=_described(lse[part]),
-            entropy=_described(entropy[part]), argmax=_described(argmax[part]),
+            loss=described(nll[part]), lse=described(lse[part]),
+            entropy=described(entropy[part]), argmax=described(argmax[part]),
         )  # fmt: skip
 
     _blocks.run(_head(layer, NO_GRADS), kernel, None, False)

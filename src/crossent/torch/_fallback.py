@@ -23,6 +23,7 @@ import torch
 
 from crossent import _blocks
 from crossent.options import Options
+from crossent.torch import _memory
 from crossent.torch._compute import class_axis, loss_dtype
 
 Tensor = torch.Tensor
@@ -40,8 +41,9 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 def _scaled(logits: Tensor, softcap: float | None, logit_scale: float | Tensor) -> Tensor:
-    u = logits.to(loss_dtype(logits))
-    if isinstance(logit_scale, Tensor) or logit_scale != 1:
+    is_learned = isinstance(logit_scale, Tensor)  # and multiplied by what backward still needs
+    u = logits.to(loss_dtype(logits), copy=is_learned)
+    if is_learned or logit_scale != 1:
         u = u * logit_scale
     return softcap * _tanh(u / softcap) if softcap else u
 
@@ -111,10 +113,11 @@ def loss(
     logit_scale: Tensor | None = None,
 ) -> Tensor:
     """The loss under every option; logit_scale: a tensor that stands in for the option."""
+    _memory.check(input=logits, target=target, weight=weight, logit_scale=logit_scale)
     axis, classes = class_axis(logits), logits.shape[class_axis(logits)]
     scale = options.logit_scale if logit_scale is None else logit_scale
     dtype = loss_dtype(logits)
-    w = None if weight is None else _along(axis, logits.dim(), weight.to(dtype))
+    w = None if weight is None else _along(axis, logits.dim(), weight.to(dtype, copy=True))
     even = options.label_smoothing / classes
     kept = None
     if target.dim() < logits.dim():
@@ -171,6 +174,7 @@ def scores(
     logits: Tensor, target: Tensor, options: Options, logit_scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(nll, lse, entropy, argmax) of every row."""
+    _memory.check(input=logits, target=target, logit_scale=logit_scale)
     axis = class_axis(logits)
     scale = options.logit_scale if logit_scale is None else logit_scale
     labels, kept = _labels(target.unsqueeze(axis), options.ignore_index)
@@ -213,6 +217,7 @@ def lse_and_entropy_gradient(
     grad_lse: Tensor | None, grad_entropy: Tensor | None, logits: Tensor, options: Options
 ) -> Tensor:
     """s o p o (grad_lse + grad_entropy ((lse - u) - entropy)), with s = du/da."""
+    _memory.check(input=logits)
     axis = class_axis(logits)
     u = _scaled(logits, options.softcap, options.logit_scale)
     rows = _terms(u, axis)
@@ -263,6 +268,8 @@ def pulled(
     function: Callable[..., Any], at: tuple[Any, ...], places: list[int], grads: Any
 ) -> Tensors:
     """The gradients of a function by some of its arguments, for those of its results."""
+    for grad in grads if isinstance(grads, tuple) else (grads,):
+        _memory.check(**{_memory.INCOMING: grad})
     return torch.func.vjp(_of(function, at, places), *(at[k] for k in places))[1](grads)
 
 
@@ -325,6 +332,7 @@ class Recomputed(torch.autograd.Function):
 
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
     """The logits of some rows, (rows, C, ...), in the loss's dtype."""
+    _memory.check(input=input, linear_weight=linear_weight, linear_bias=linear_bias)
     dtype = loss_dtype(input)
     flat = linear_weight.to(dtype).flatten(0, -2)
     bias = None if linear_bias is None else linear_bias.to(dtype).flatten()
@@ -362,6 +370,7 @@ def linear_loss(
     logit_scale: Tensor | None = None,
 ) -> Tensor:
     """The loss under every option, differentiable by every tensor any number of times."""
+    _memory.check(input=input, target=target)
     none = options.reduction == "none"
     part = options._replace(reduction="none" if none else "sum")
 
@@ -390,6 +399,7 @@ def linear_scores(
     logit_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(nll, lse, entropy, argmax) of every row; the first three are differentiable."""
+    _memory.check(input=input, target=target)
 
     def of_block(x: Tensor, t: Tensor, w: Tensor, b: Any, scale: Any) -> Tensors:
         return scores(_logits(x, w, b), t, options, scale)[:3]

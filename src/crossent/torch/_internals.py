@@ -61,6 +61,30 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether vmap has batched a tensor, at any level of transforms.
+
+    No public name yet. Without it, the error for such an option would be PyTorch's about `.item()`.
+    """
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
+def holds_memory(tensor: Tensor) -> bool:
+    """Whether a tensor's elements lie in a storage of its own: not where it wraps other tensors.
+
+    No public name yet for what tells such subclasses apart. Without it, a check of memory would
+    look at storage that stands for nothing.
+    """
+    wraps = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    if wraps or tensor.layout is not torch.strided or tensor.is_nested:
+        return False
+    return not _functorch.is_legacy_batchedtensor(tensor)
+
+
 def has_saved_tensor_hooks() -> bool:
     """Whether hooks on saved tensors are at work: checkpointing, offloading.
 

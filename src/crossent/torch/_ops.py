@@ -13,9 +13,10 @@ from typing import Any, get_type_hints
 
 import torch
 
+from crossent import options as known
 from crossent._core import Output
 from crossent.options import Options
-from crossent.torch import _autograd, _compute
+from crossent.torch import _autograd, _compute, _memory, _route
 from crossent.torch._compute import Layer, class_weight
 
 Tensor = torch.Tensor
@@ -40,6 +41,15 @@ def _packed(function: Function) -> Function:
     return of_values
 
 
+def _packed_and_checked(function: Function) -> Function:
+    """The same, for callers of `torch.ops`, whose options may be wrong."""
+
+    def of_values(*given: Any) -> Any:
+        return function(*given[:-_COUNT], known.checked(Options(*given[-_COUNT:])._asdict()))
+
+    return of_values
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:-_COUNT])
     ctx.options = inputs[-_COUNT:]
@@ -55,7 +65,7 @@ def _define(
     """An operator; its options stand where the schema says OPTIONS."""
     name = schema.split("(")[0]
     library.define(schema.replace("OPTIONS", _OPTIONS))
-    library.impl(name, _packed(compute), "CPU")
+    library.impl(name, _packed_and_checked(compute), "CPU")
     torch.library.register_fake(f"crossent::{name}", _packed(like), lib=library)
     if backward is not None:
         torch.library.register_autograd(
@@ -74,6 +84,9 @@ def _like_argument(place: int) -> Function:
 def _checked(
     logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
 ) -> tuple[Tensor, Tensor, Tensor | None, Options]:
+    _route.form_of(logits, target)
+    if weight is not None:
+        _route.check_weight(weight, logits, logits.shape[_compute.class_axis(logits)])
     return logits, target, class_weight(weight), options
 
 
@@ -132,6 +145,11 @@ _define(f"cross_entropy_along(Tensor vector, {_PROBLEM}) -> Tensor", _along, _al
 # Scores
 
 
+def _scores(logits: Tensor, target: Tensor, options: Options) -> tuple[Tensor, ...]:
+    _route.check_labels(logits, target)
+    return _compute.scores(logits, target, options)
+
+
 def _scores_like(logits: Tensor, target: Tensor, options: Options) -> tuple[Tensor, ...]:
     nll, lse, entropy = (_compute.loss_like(logits, "none") for _ in range(3))
     return nll, lse, entropy, nll.long()
@@ -159,7 +177,7 @@ _ROWS = "Tensor logits, Tensor target, OPTIONS"
 _GRADS = "Tensor? grad_nll, Tensor? grad_lse, Tensor? grad_entropy"
 _define(
     f"token_scores({_ROWS}) -> {_FOUR}",
-    _compute.scores, _scores_like, _scores_backward, _keep_scored,
+    _scores, _scores_like, _scores_backward, _keep_scored,
 )  # fmt: skip
 _define(f"token_scores_grad({_GRADS}, {_ROWS}) -> Tensor", _scores_grad, _like_argument(3))
 
@@ -171,9 +189,18 @@ def _filled(grads: Any, input: Tensor) -> tuple[Tensor, ...]:
     return tuple(input.new_empty(0) if grad is None else grad for grad in grads)
 
 
+def _checked_layer(parts: list[Any], target: Tensor, weight: Tensor | None = None) -> Layer:
+    layer = Layer(*parts)
+    _route.check_layer(*layer)
+    _route.form_of(layer.input, target, layer.logits_shape)
+    if weight is not None:
+        _route.check_weight(weight, layer.input, layer.linear_weight.shape[0])
+    return layer
+
+
 def _linear_loss(*given: Any) -> tuple[Tensor, ...]:
     *parts, target, weight, wants, options = given
-    layer = Layer(*parts)
+    layer = _checked_layer(parts, target, weight)
     grads = layer.gradients(wants)
     loss = _compute.linear_loss(layer, target, class_weight(weight), options, grads)
     return loss, *_filled(grads, layer.input)
@@ -188,9 +215,10 @@ def _linear_loss_like(*given: Any) -> tuple[Tensor, ...]:
 
 def _linear_grad(grad_loss: Tensor, ready: list[Tensor], *given: Any) -> tuple[Tensor, ...]:
     if ready:
-        return tuple(grad * grad_loss.item() for grad in ready)
+        factor = _memory.number(_memory.INCOMING, grad_loss)
+        return tuple(grad * factor for grad in ready)
     *parts, target, weight, wants, options = given
-    layer = Layer(*parts)
+    layer = _checked_layer(parts, target, weight)
     grads = layer.gradients(wants)
     _compute.linear_loss(layer, target, class_weight(weight), options, grads, grad_loss)
     return _filled(grads, layer.input)
@@ -202,7 +230,7 @@ def _linear_grad_like(grad_loss: Tensor, ready: list[Tensor], *given: Any) -> tu
 
 def _linear_scores(*given: Any) -> tuple[Tensor, ...]:
     *parts, target, options = given
-    return _compute.linear_scores(Layer(*parts), target, options)
+    return _compute.linear_scores(_checked_layer(parts, target), target, options)
 
 
 def _linear_scores_like(*given: Any) -> tuple[Tensor, ...]:

@@ -15,8 +15,9 @@ from torch.overrides import handle_torch_function
 
 from crossent import _arguments as rules
 from crossent import options as known
+from crossent._outputs import overlaps_itself
 from crossent.options import Options
-from crossent.torch import _compute, _internals
+from crossent.torch import _compute, _internals, _memory
 
 Tensor = torch.Tensor
 
@@ -30,6 +31,7 @@ _STRIDED = torch.strided
 _FLOATS = frozenset(getattr(torch, name) for name in rules.FLOATS)
 CAST_BY_AUTOCAST = _FLOATS - {torch.float64}
 _OWN_TYPES = (torch.Tensor, torch.nn.Parameter)  # their methods are PyTorch's own
+_NUMBERS = tuple(name for name, default in known.DEFAULTS.items() if not isinstance(default, str))
 OF_SCORES: Mapping[str, Any] = {**known.DEFAULTS, "reduction": "none"}
 
 
@@ -45,14 +47,40 @@ def path_of(
     logits: Sequence[Any],
     target: Tensor,
     weight: Tensor | None,
+    options: Options,
     scale: Tensor | None,
     compiling: bool,
 ) -> Path:
-    """Who computes this call.
+    """Who computes this call, and whether they can.
 
     logits: the tensors that make them, the only ones whose gradients the core computes. scale: a
     logit_scale that may need one. While a compiler traces, nothing depends on autograd's state.
     """
+    path = _path_of(logits, target, weight, scale, compiling)
+    if path is Path.EAGER:
+        return path
+    check_int64(options.ignore_index)
+    if scale is not None and scale.is_meta and not logits[0].is_meta:
+        raise ValueError("logit_scale is on the meta device, where it has no value: give a number")
+    return path
+
+
+def check_int64(ignore_index: int) -> None:
+    """Raises ValueError where labels that are int64 cannot be compared with an ignore_index."""
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(
+            f"ignore_index={known.shown(ignore_index)} is not an int64, as which labels are "
+            "compared here: mark rows by another value"
+        )
+
+
+def _path_of(
+    logits: Sequence[Any],
+    target: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    compiling: bool,
+) -> Path:
     if scale is not None or (not compiling and _internals.is_transforming()):
         return Path.FALLBACK
     others_learn = target.requires_grad or (weight is not None and weight.requires_grad)
@@ -61,6 +89,8 @@ def path_of(
     if not logits[0].is_cpu:
         return Path.OPERATOR if logits[0].is_meta else Path.FALLBACK
     if compiling or type(target) not in _OWN_TYPES or _internals.is_traced():
+        return Path.OPERATOR
+    if weight is not None and type(weight) not in _OWN_TYPES:
         return Path.OPERATOR
     for part in logits:
         if part is not None and type(part) not in _OWN_TYPES:
@@ -79,7 +109,7 @@ def overridden(function: Callable[..., Any], tensors: tuple[Any, ...], given: An
 # Tensors
 
 
-def _check_tensor(name: str, value: Any) -> None:
+def check_tensor(name: str, value: Any) -> None:
     """A tensor whose elements have strides."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
@@ -102,9 +132,9 @@ def _check_device(name: str, tensor: Tensor, input: Tensor) -> None:
 def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> int:
     """INDICES or DISTRIBUTIONS; shapes, dtypes and devices fit. shape: of the logits."""
     if not isinstance(input, Tensor) or input.layout is not _STRIDED or input.is_nested:
-        _check_tensor("input", input)
-    if not isinstance(target, Tensor) or target.layout is not _STRIDED:
-        _check_tensor("target", target)
+        check_tensor("input", input)
+    if not isinstance(target, Tensor) or target.layout is not _STRIDED or target.is_nested:
+        check_tensor("target", target)
     if input.dtype not in _FLOATS:
         rules.check_float("input", _NAMES[input.dtype], _WORDS)
     shape = input.shape if shape is None else shape
@@ -117,13 +147,21 @@ def form_of(input: Tensor, target: Tensor, shape: torch.Size | None = None) -> i
     if form == rules.DISTRIBUTIONS and len(shape) == 1 and target.dtype not in _FLOATS:
         values = None if torch.compiler.is_compiling() else _visible(target)
         if values is not None:
+            _memory.check(target=values)
             rules.check_single_row(values.numpy(), _WORDS)
     return form
 
 
+def check_labels(input: Tensor, target: Tensor) -> None:
+    """Raises ValueError where scores are asked for targets that are not class indices."""
+    if form_of(input, target) != rules.INDICES:
+        rows = rules.row_shape(input, _compute.class_axis(input))
+        rules.raise_not_for_scores(target, rows, _WORDS)
+
+
 def check_weight(weight: Tensor, input: Tensor, classes: int) -> None:
     """Class weights are a tensor of shape (C,) on the input's device; values are checked later."""
-    _check_tensor("weight", weight)
+    check_tensor("weight", weight)
     rules.check_class_weight(weight.shape, _NAMES[weight.dtype], classes, _WORDS)
     _check_device("weight", weight, input)
 
@@ -134,7 +172,7 @@ def check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None
     if linear_bias is not None:
         named["linear_bias"] = linear_bias
     for name, tensor in named.items():
-        _check_tensor(name, tensor)
+        check_tensor(name, tensor)
         rules.check_float(name, _NAMES[tensor.dtype], _WORDS)
         rules.check_same_dtype(name, _NAMES[tensor.dtype], _NAMES[input.dtype], _WORDS)
         _check_device(name, tensor, input)
@@ -176,7 +214,7 @@ def check_in_place(input: Tensor) -> None:
     reason = None
     if input.is_leaf:
         reason = "is a leaf, whose values the optimizer still needs"
-    elif any(step == 0 and n > 1 for step, n in zip(input.stride(), input.shape, strict=True)):
+    elif overlaps_itself(input.shape, input.stride(), 1):
         reason = "has elements that share memory (an expanded tensor)"
     if reason is not None:
         raise ValueError(
@@ -216,30 +254,54 @@ def _without_tensors(
     """Options with numbers for tensors, and the scale and the divisor that stay tensors."""
     scale = divisor = None
     if compiling and given["reduction"] == "mean" and isinstance(given["normalizer"], Tensor):
-        divisor, given["normalizer"], given["reduction"] = given["normalizer"], None, "sum"
+        divisor = _one_number("normalizer", given["normalizer"])
+        given["normalizer"], given["reduction"] = None, "sum"
     if isinstance(given["logit_scale"], Tensor):
-        value = given["logit_scale"]
-        if value.numel() != 1:
-            raise ValueError(f"logit_scale has shape {tuple(value.shape)}; it must be one number")
-        value = value.reshape(())
+        value = _one_number("logit_scale", given["logit_scale"])
         is_learned = value.requires_grad and torch.is_grad_enabled()
         if compiling or is_learned or _internals.is_transforming():
             scale, given["logit_scale"] = value, 1.0
-    for name in Options._fields:
+    for name in _NUMBERS:
         if isinstance(given[name], Tensor):
-            given[name] = _number(name, given[name])
+            given[name] = number(name, given[name])
     return given, scale, divisor
 
 
-def _number(name: str, value: Tensor) -> float:
+def _one_number(name: str, value: Tensor) -> Tensor:
+    """A tensor of one element as one without dims."""
+    check_tensor(name, value)
+    if value.numel() != 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be one number")
+    if value.is_complex() or value.dtype is torch.bool:
+        raise TypeError(f"{name} has dtype {value.dtype}; it must be a real number")
+    return value.reshape(())
+
+
+def number(name: str, value: Tensor) -> float:
     """A tensor of one element as a number; what requires grad would lose its gradient."""
+    value = _one_number(name, value)
     if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             f"{name} requires grad, but it is taken as a constant, so that its gradient would be "
             f"lost: give {name}.detach() or a number. Gradients flow to input, target "
             "distributions, weight and logit_scale"
         )
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device, where it has no value: give a number")
+    if not torch.compiler.is_compiling() and _internals.is_mapped(value):
+        raise ValueError(
+            f"{name} is one of many that vmap goes through, but it is taken as a constant: give a "
+            "number, or call the loss once for each"
+        )
+    _memory.check(**{name: value})
     return value.item()
+
+
+def smoothing(value: Any) -> float:
+    """The option label_smoothing alone, checked."""
+    if isinstance(value, Tensor):
+        value = number("label_smoothing", value)
+    return float(known.OPTIONS["label_smoothing"].rule("label_smoothing", value))
 
 
 # Values, before torch operations use them

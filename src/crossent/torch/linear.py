@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function_variadic
 
 from crossent import _arguments as rules
 from crossent.options import IGNORE_INDEX, Options, Reduction, WhenEmpty
-from crossent.torch import _autograd, _compute, _fallback, _route
+from crossent.torch import _autograd, _compute, _fallback, _memory, _route
 from crossent.torch._compute import Layer
 from crossent.torch._route import Path
 from crossent.torch.loss import TokenScores
@@ -84,7 +84,7 @@ def linear_cross_entropy(
         given["ignore_index"] = IGNORE_INDEX
     compiling = torch.compiler.is_compiling()
     chosen, scale, divisor = _route.options_of(given, form, compiling)
-    path = _route.path_of(layer, target, weight, scale, compiling)
+    path = _route.path_of(layer, target, weight, chosen, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, weight, chosen)
         loss = _fallback.linear_loss(*layer, target, weight, chosen, scale)
@@ -123,11 +123,13 @@ def _cast(layer: Layer) -> Layer:
         return layer
     dtype = torch.get_autocast_dtype(device)
 
-    def cast(tensor: Any) -> Any:
-        narrow = isinstance(tensor, Tensor) and tensor.dtype in _route.CAST_BY_AUTOCAST
-        return tensor.to(dtype) if narrow else tensor
+    def cast(name: str, tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or tensor.dtype not in _route.CAST_BY_AUTOCAST:
+            return tensor
+        _memory.check(**{name: tensor})
+        return tensor.to(dtype)
 
-    return layer.each(cast)
+    return Layer(**{name: cast(name, tensor) for name, tensor in layer._asdict().items()})
 
 
 def _needs_grad(layer: Layer) -> list[bool]:
@@ -136,6 +138,7 @@ def _needs_grad(layer: Layer) -> list[bool]:
 
 def _eager_loss(layer: Layer, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     weight = _compute.class_weight(weight)
+    _memory.check(**layer._asdict(), target=target)
     layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearLoss.apply(*layer, target, weight, options)
@@ -187,20 +190,22 @@ def linear_token_scores(
         rules.raise_not_for_scores(target, shape[:1] + shape[2:], rules.TENSORS)
     compiling = torch.compiler.is_compiling()
     options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
-    path = _route.path_of(layer, target, None, scale, compiling)
+    path = _route.path_of(layer, target, None, options, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, layer.logits_shape, None, options)
         found = _fallback.linear_scores(*layer, target, options, scale)
     elif path is Path.OPERATOR:
         found = torch.ops.crossent.linear_token_scores(*layer, target, *options)
     else:
-        found = _eager_scores(layer.each(Tensor.resolve_neg), target.resolve_neg(), options)
+        found = _eager_scores(layer, target, options)
     return TokenScores(*(each.squeeze(0) for each in found) if single else found)
 
 
 def _eager_scores(
     layer: Layer, target: Tensor, options: Options
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _memory.check(**layer._asdict(), target=target)
+    layer, target = layer.each(Tensor.resolve_neg), target.resolve_neg()
     if torch.is_grad_enabled() and any(_needs_grad(layer)):
         return _autograd.LinearScores.apply(*layer, target, options)
     return _compute.linear_scores(layer.each(Tensor.detach), target, options)

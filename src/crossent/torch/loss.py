@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function_variadic
 
 from crossent import _arguments as rules
 from crossent.options import Options, Reduction, WhenEmpty
-from crossent.torch import _autograd, _compute, _fallback, _internals, _route
+from crossent.torch import _autograd, _compute, _fallback, _internals, _memory, _route
 from crossent.torch._route import Path
 
 Tensor = torch.Tensor
@@ -84,7 +84,7 @@ def cross_entropy(
         _route.check_weight(weight, input, input.shape[_compute.class_axis(input)])
     compiling = torch.compiler.is_compiling()
     options, scale, divisor = _route.options_of(given, form, compiling)
-    path = _route.path_of((input,), target, weight, scale, compiling)
+    path = _route.path_of((input,), target, weight, options, scale, compiling)
     if path is Path.EAGER:
         return _eager(input, target, weight, options, inplace_backward)
     if path is Path.OPERATOR:
@@ -101,7 +101,7 @@ def _eager(
     if weight is not None:
         weight = _compute.class_weight(weight)
     if input.is_neg() or target.is_neg():
-        input, target = input.resolve_neg(), target.resolve_neg()
+        input, target = _memory.plain("input", input), _memory.plain("target", target)
     if input.requires_grad and torch.is_grad_enabled():
         if in_place:
             _route.check_in_place(input)
@@ -156,19 +156,17 @@ def token_scores(
     given = locals()
     if has_torch_function_variadic(input, target):
         return _route.overridden(token_scores, (input, target), given)
-    form = _route.form_of(input, target)
-    if form != rules.INDICES:
-        rows = rules.row_shape(input, _compute.class_axis(input))
-        rules.raise_not_for_scores(target, rows, rules.TENSORS)
+    _route.check_labels(input, target)
     compiling = torch.compiler.is_compiling()
-    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, form, compiling)
-    path = _route.path_of((input,), target, None, scale, compiling)
+    options, scale, _ = _route.options_of({**_route.OF_SCORES, **given}, rules.INDICES, compiling)
+    path = _route.path_of((input,), target, None, options, scale, compiling)
     if path is Path.FALLBACK:
         _route.check_values(target, input.shape, None, options)
         return TokenScores(*_fallback.scores(input, target, options, scale))
     if path is Path.OPERATOR:
         return TokenScores(*torch.ops.crossent.token_scores(input, target, *options))
-    input = input.resolve_neg()
+    if input.is_neg() or target.is_neg():
+        input, target = _memory.plain("input", input), _memory.plain("target", target)
     if input.requires_grad and torch.is_grad_enabled():
         return TokenScores(*_autograd.Scores.apply(input, target, options))
     return TokenScores(*_compute.scores(input, target, options))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from crossent.options import Options, Reduction, WhenEmpty
+from crossent.torch import _route
 from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.loss import cross_entropy
 
@@ -117,6 +118,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         when_empty: WhenEmpty = "nan",
     ) -> None:
         given = locals()
+        given["label_smoothing"] = _route.smoothing(label_smoothing)  # PyTorch's rule says less
         super().__init__(**_arguments_of(torch.nn.LinearCrossEntropyLoss, given))
         _keep_options(self, given)
 
