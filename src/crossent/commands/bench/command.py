@@ -10,7 +10,14 @@ from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.report import Report
 from crossent.commands.bench.run import run_bench
 from crossent.commands.info import usable_cpus
-from crossent.commands.terminal import DataError, UsageError, check_picture_path, print_json
+from crossent.commands.terminal import (
+    DataError,
+    UsageError,
+    check_picture_path,
+    print_json,
+    save_picture,
+    say,
+)
 
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -43,17 +50,17 @@ def bench_command(
     if saved is not None and request != Request():
         raise UsageError("--from shows what was measured then: leave out what chooses a new run")
     if plot is not None:
-        check_picture_path(plot, "--plot")
+        check_picture_path(plot, "--plot", [] if saved is None else [saved])
         from crossent.commands.bench.chart import chart  # now, as matplotlib may be missing
     report = measure(request) if saved is None else read_report(saved)
     if plot is not None:
-        chart(report).savefig(plot)
+        save_picture(chart(report), plot)
     if as_json:
         print_json(report.as_dict())
     elif as_markdown:
         from crossent.commands.bench.markdown import markdown
 
-        print(markdown(report), end="")
+        say(markdown(report), end="")
     else:
         from crossent.commands.bench.table import print_report
 

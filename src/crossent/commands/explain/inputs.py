@@ -82,6 +82,12 @@ class Given:
         return UsageError(f"{self.flag}: {complaint}")
 
 
+def files_among(*texts: str | None) -> list[str]:
+    """Those of the options' texts that name files."""
+    given = [Given("", text.strip()) for text in texts if text is not None]
+    return [each.text for each in given if each.is_file]
+
+
 def read_problem(logits: str | None, targets: str | None, classes: str | None) -> Problem:
     """The problem that the options describe; without any, the worked example."""
     if logits is not None and targets is None:
