@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from crossent._safe_file import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 CANNOT_BE_WRITTEN = (*FULL, errno.EBADF, errno.EIO)
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 PICTURE_TYPES = (".png", ".svg", ".pdf")
@@ -188,6 +190,9 @@ def standard_streams() -> Iterator[None]:
 
     Where standard output is closed, writing to it fails, as it does in other programs.
     """
+    for name in SIZES:
+        if not re.fullmatch(r"[1-9]\d{0,3}", os.environ.get(name, "1")):
+            del os.environ[name]  # no size of a terminal, and not all that read it are careful
     if sys.stdout is None:
         sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
@@ -196,12 +201,16 @@ def standard_streams() -> Iterator[None]:
     errors = [stream.errors for stream in streams]
     for stream in streams:
         stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda *warning, **more: None
-        yield
-    for stream, before in zip(streams, errors, strict=True):
-        with suppress(OSError):
-            stream.reconfigure(errors=before)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda *warning, **more: None
+            yield
+    finally:
+        for stream, before in zip(streams, errors, strict=True):
+            try:
+                stream.reconfigure(errors=before)
+            except OSError:  # what could not be written has been told: Python need not try again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

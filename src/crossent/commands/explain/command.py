@@ -95,7 +95,8 @@ def explain_command(
             f"--row {row}: there is no such row; rows are counted from 0, the last is "
             f"{problem.N - 1}"
         )
-    told = FORMS[form](Walk.of(make_view(problem, row)))
+    with np.errstate(all="ignore"):  # numbers may be too large: the walk shows what comes of it
+        told = FORMS[form](Walk.of(make_view(problem, row)))
     if out is None:
         say(told, end="")
         return
