@@ -82,7 +82,9 @@ def commands(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     }
 
 
-def run(arguments: list[str], folder: Path, n: int, error: int, *, named: bool) -> tuple[int, str, bool]:
+def run(
+    arguments: list[str], folder: Path, n: int, error: int, *, named: bool
+) -> tuple[int, str, bool]:
     """(exit code or -signal, standard error, whether the n-th call was reached) of a command."""
     said = folder / "said"
     child = os.fork()
@@ -125,7 +127,13 @@ class Trial:
         if not path.exists():
             return "third" if self.with_old else "old"
         held = path.read_bytes()
-        return "old" if self.with_old and held == OLD else "new" if held == self.new[output] else "third"
+        return (
+            "old"
+            if self.with_old and held == OLD
+            else "new"
+            if held == self.new[output]
+            else "third"
+        )
 
     def check(self, wanted: bool, *what: object) -> None:
         if not wanted:

@@ -4,11 +4,12 @@ N rows, C classes. Every complaint is one line that names the flag, the place an
 UsageError where the text of an option is wrong, a DataError where a file's content is.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ class Given:
     flag: str
     text: str
 
+    @classmethod
+    def of(cls, flag: str, text: str) -> Self:
+        """What was given, without space around it, unless a file's name has some."""
+        return cls(flag, text if os.path.exists(text) else text.strip())
+
     @property
     def is_file(self) -> bool:
         return self.text.lower().endswith(FILE_ENDINGS)
@@ -84,7 +90,7 @@ class Given:
 
 def files_among(*texts: str | None) -> list[str]:
     """Those of the options' texts that name files."""
-    given = [Given("", text.strip()) for text in texts if text is not None]
+    given = [Given.of("", text) for text in texts if text is not None]
     return [each.text for each in given if each.is_file]
 
 
@@ -94,11 +100,11 @@ def read_problem(logits: str | None, targets: str | None, classes: str | None) -
         raise UsageError(
             '--targets is missing: give the right class of each row, such as --targets "1, 0"'
         )
-    table = read_logits(Given("--logits", (EXAMPLE_LOGITS if logits is None else logits).strip()))
+    table = read_logits(Given.of("--logits", EXAMPLE_LOGITS if logits is None else logits))
     names = None
     if classes is not None:
-        names = read_names(Given("--classes", classes.strip()), table.shape[1])
-    given = Given("--targets", (EXAMPLE_TARGETS if targets is None else targets).strip())
+        names = read_names(Given.of("--classes", classes), table.shape[1])
+    given = Given.of("--targets", EXAMPLE_TARGETS if targets is None else targets)
     return Problem(table, read_targets(given, table, names), names)
 
 
