@@ -31,7 +31,7 @@ COMMANDS = {
     "explain": (["explain", "--classes", "Ä, b, c"], "crossent-explain.html"),
     "text": (["explain", "--text", "--logits", "1e308,-1e308", "--targets", "0"], "softmax"),
     "demo": (["demo"], "accuracy"),
-    "chart": (["bench", "--from", "run.json", "--plot", "bench.png"], "the machine itself"),
+    "chart": (["bench", "--from", "run.json", "--plot", "bench.png"], "crossent bench"),
     "wrong": (["eval", "missing.npy", "targets.npy"], ""),
 }
 WRITTEN = ("grad.npy", "page.html", "crossent-explain.html", "crossent-demo.png", "bench.png")

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -284,26 +285,40 @@ def leads_to(path: Path, handle: int) -> bool:
 
 def remove_leftovers(target: Path) -> list[Path]:
     """The hidden files for a target whose writers are dead, removed. What cannot be is let be."""
-    removed: list[Path] = []
     with suppress(OSError):
         stem = re.escape(hidden_stem(target))
         pattern = re.compile(rf"{stem}[0-9a-f]{{{TOKEN}}}\.part", re.DOTALL)
         names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
-        for path in (target.with_name(name) for name in names):
-            with suppress(OSError):
-                if is_removed(path):
-                    removed.append(path)
-    return removed
+        paths = [target.with_name(name) for name in names]
+        return [path for path in paths if not path.is_dir() and is_removed(path)]
+    return []
 
 
 def is_removed(path: Path) -> bool:
-    """Removes a hidden file unless it is being written; whether it did."""
-    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of a writer that lives: an error
-        if not stat.S_ISREG(os.fstat(handle).st_mode) or not leads_to(path, handle):
+    """Removes a file or folder of ours, unless its owner lives; whether it did."""
+    with suppress(OSError), opened(path) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error where its owner lives
+        mode = os.fstat(handle).st_mode
+        if not leads_to(path, handle) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return False
-        path.unlink()
+        shutil.rmtree(path) if stat.S_ISDIR(mode) else path.unlink()
         return True
+    return False
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A handle of a file or folder, not of what a link leads to, and without waiting for a pipe."""
+    kind = os.O_RDONLY if path.is_dir() else os.O_RDWR  # some disks lock for writers alone
+    handle = os.open(path, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Holds a lock on a folder; yields whether it is ours, and not taken for a leftover before."""
+    with opened(folder) as handle:
+        yield locks(handle) and leads_to(folder, handle)

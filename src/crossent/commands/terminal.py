@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ from crossent._safe_file import (
     BadOption,
     check_distinct,
     check_output,
+    is_removed,
+    locked,
     write_file,
 )
 
@@ -147,6 +150,22 @@ def tell_removed(leftovers: Iterable[Path]) -> None:
     """A line on standard error for each file that a killed run had left."""
     for path in leftovers:
         tell(f"removed {path}, which a run that was killed had left")
+
+
+@contextmanager
+def own_folder(parent: Path, ending: str) -> Iterator[Path]:
+    """A new folder for large files, removed at the end; of runs that were killed by the next one.
+
+    As with hidden files its owner holds a lock on it, so that the next one knows.
+    """
+    tell_removed(path for path in parent.glob(f"*{ending}") if is_removed(path))
+    while True:
+        with tempfile.TemporaryDirectory(ending, dir=parent, ignore_cleanup_errors=True) as name:
+            path = Path(name)
+            with locked(path) as is_ours:
+                if is_ours:
+                    yield path
+                    return
 
 
 def save_text(text: str, path: Path) -> None:
