@@ -12,7 +12,7 @@ import pytest
 from test_surroundings import saved_run
 
 from crossent import _safe_file as safe_file
-from crossent._safe_file import SafeFile, is_one_file, remove_leftovers
+from crossent._safe_file import SafeFile, is_one_file, remove_leftovers, write_file
 from crossent.commands import cli
 
 WAYS = {
@@ -209,3 +209,31 @@ def test_a_living_writer_s_file_is_never_removed(
             file.commit()
     assert Path("a").read_bytes() == b"two"
     assert [name for name in os.listdir() if name.endswith(".part")] == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("call", ["open", "link", "posix_fallocate", "pwrite", "fsync", "replace"])
+def test_ctrl_c_right_after_any_call_leaves_nothing_hidden(
+    call: str, named: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a").write_bytes(b"old")
+    if named:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    real, handles = getattr(os, call), []
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        handles.append(real(*arguments, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, interrupted)
+        try:
+            write_file(folder / "a", b"new")
+        except KeyboardInterrupt:
+            assert handles
+        else:
+            assert (named, call) == (True, "link")  # a file that has a name needs none
+    assert Path("a").read_bytes() in (b"old", b"new")
+    assert [name for name in os.listdir() if name.endswith(".part")] == []
+    if call == "open":
+        os.close(handles[0])
