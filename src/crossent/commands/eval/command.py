@@ -73,16 +73,19 @@ def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
 
 
 def check_paths(
-    grad: Path | None, losses: Path | None, report: Path | None, inputs: list[str | Path]
-) -> None:
-    """Raises UsageError where an output could not be written, before any work is done."""
+    grad: Path | None, losses: Path | None, report: Path | None, *,
+    inputs: list[str], weight: Path | None,
+) -> None:  # fmt: skip
+    """Raises where an output could not be written, or is read, before any work is done."""
     removed = check_outputs(grad, losses)
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
             raise UsageError(f"--report {report}: end its name in .html")
         removed += check_output("--report", report, "report.html")
     tell_removed(removed)
-    check_distinct(named_outputs(grad, losses) | {"the report": report}, inputs)
+    read = [path for named in inputs for path, _ in expand(named)]
+    read += [] if weight is None else [str(weight)]
+    check_distinct(named_outputs(grad, losses) | {"the report": report}, read)
 
 
 def eval_command(
@@ -108,13 +111,8 @@ def eval_command(
     outputs = {"grad": settings["grad"], "losses": settings["losses"], "report": report}
     inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
-        read: list[str | Path] = [path for named in inputs for path, _ in expand(named)]
-        check_paths(**outputs, inputs=read if weight is None else [*read, weight])
-        class_weight = None if weight is None else read_class_weight(weight)
-        result = evaluate(
-            **given, weight=class_weight, memory=memory << 20,
-            progress=partial(progress, in_bytes=True), **settings,
-        )  # fmt: skip
+        check_paths(**outputs, inputs=inputs, weight=weight)
+        result = evaluated(weight, memory=memory << 20, **given, **settings)
         if report is not None:
             save_report(result, report)
     except MemoryError:
@@ -122,12 +120,19 @@ def eval_command(
     except KeyboardInterrupt:
         tell("interrupted: no output was left half written")
         raise
+    written = {name: str(path) for name, path in outputs.items() if path is not None}
+    print_result(result, written, are_digits=not files, as_json=as_json)
+
+
+def evaluated(weight: Path | None, **arguments: Any) -> EvaluationResult:
+    """What ``evaluate`` says, and its errors as the command's."""
+    try:
+        class_weight = None if weight is None else read_class_weight(weight)
+        return evaluate(weight=class_weight, progress=partial(progress, in_bytes=True), **arguments)
     except (BadFile, BadRow) as error:
         raise DataError(str(error)) from None
     except (TypeError, ValueError) as error:  # what the library says of options
         raise UsageError(str(error)) from None
-    written = {name: str(path) for name, path in outputs.items() if path is not None}
-    print_result(result, written, are_digits=not files, as_json=as_json)
 
 
 def print_result(

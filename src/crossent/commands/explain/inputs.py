@@ -6,6 +6,7 @@ UsageError where the text of an option is wrong, a DataError where a file's cont
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ HOW_TO_WRITE = {
     "--targets": 'write class numbers such as "1, 0", or say with --classes what the names are',
 }
 LONGEST_NAME = 40
+LARGEST_READ = 256 << 20  # bytes of a file that is read whole
 MOST_SHARES = 1.001  # what the shares of a row may add up to: 1, rounded
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
@@ -32,9 +34,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """Logits with their targets, as given: nothing of their size is copied."""
+    """Logits with their targets, as given: nothing of their size is copied again."""
 
-    logits: Array  # (N, C) floating, perhaps mapped from a file
+    logits: Array  # (N, C) floating, mapped from a file where it is large
     targets: Array  # (N,) class indices, or (N, C) distributions
     names: tuple[str, ...] | None = None  # of the classes
 
@@ -48,8 +50,7 @@ class Problem:
 
     def name(self, k: int) -> str:
         """What class k is called, in few enough letters to stand in a table."""
-        name = self.names[k] if self.names else f"class {k}"
-        return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+        return shortened(self.names[k] if self.names else f"class {k}")
 
     def row(self, n: int) -> tuple[Array, Array]:
         """(a, y) of row n in float64, the caller's own."""
@@ -126,16 +127,31 @@ def read_table(given: Given) -> Array:
 
 
 def load_npy(given: Given) -> Array:
-    """A NumPy array, mapped from its file; pickles are never loaded."""
+    """A NumPy array, mapped from its file where it is large; pickles are never loaded."""
     try:
-        array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise given.wrong("no such file; check its path") from None
-    except (ValueError, EOFError, OSError):
+    except Exception:  # what NumPy raises for damaged headers is open-ended
         raise given.wrong(
             "not a .npy file with an array of numbers; save one with numpy.save"
         ) from None
+    if isinstance(array, np.memmap) and array.nbytes <= LARGEST_READ:
+        return read_mapped(given, array)
     return array
+
+
+def read_mapped(given: Given, array: "np.memmap[Any, Any]") -> Array:
+    """An array in memory: a file that shrinks under a map kills the process."""
+    try:
+        flat = np.fromfile(given.text, array.dtype, array.size, offset=array.offset)
+    except OSError as error:
+        raise given.wrong(f"cannot be read: {error.strerror}; copy it") from None
+    if flat.size != array.size:
+        raise given.wrong("changed while it was read; run again when it is no longer written to")
+    return flat.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
 
 
 def read_lines(given: Given) -> list[str]:
@@ -158,7 +174,7 @@ def parse_rows(given: Given, lines: Sequence[str]) -> Array:
         for column, entry in enumerate(row):
             if not is_number(entry):
                 raise given.wrong(
-                    f"row {n}, entry {column} is {entry!r}, not a number; "
+                    f"row {n}, entry {column} is {shortened(entry)!r}, not a number; "
                     f"{HOW_TO_WRITE[given.flag]}"
                 )
         if len(row) != len(rows[0]):
@@ -170,6 +186,11 @@ def parse_rows(given: Given, lines: Sequence[str]) -> Array:
     table = np.array([list(map(float, row)) for row in rows])
     whole = all(re.fullmatch(r"[+-]?\d+", entry) for row in rows for entry in row)
     return table.astype(np.int64) if whole and np.abs(table).max(initial=0) < 2**53 else table
+
+
+def shortened(name: str) -> str:
+    """A name in few enough letters to stand in a table or a line."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def is_number(text: str) -> bool:
@@ -242,7 +263,8 @@ def with_indices(text: str, names: tuple[str, ...]) -> str:
     for entry in map(str.strip, entries):
         if entry not in numbers and re.search(r"[^\W\d]", entry) and not is_number(entry):
             raise UsageError(
-                f"--targets: {entry!r} is not among --classes; they are {', '.join(names[:8])}"
+                f"--targets: {shortened(entry)!r} is not among --classes; they are "
+                + ", ".join(map(shortened, names[:8]))
                 + (" ..." if len(names) > 8 else "")
             )
     return "".join(numbers.get(entry.strip(), entry) for entry in entries)
@@ -287,5 +309,5 @@ def read_names(given: Given, classes: int) -> tuple[str, ...]:
         raise given.wrong(f"{len(names)} names for {classes} classes; give one for each, {apart}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise given.wrong(f"{twice!r} names two classes; give each a name of its own")
+        raise given.wrong(f"{shortened(twice)!r} names two classes; give each a name of its own")
     return names
