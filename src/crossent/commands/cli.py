@@ -339,14 +339,18 @@ def info(as_json: AsJson = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every error is one line on standard error."""
-    with terminal.standard_streams():
+    with terminal.standard_streams(), terminal.interrupts() as interrupted:
         try:
             with terminal.quiet_broken_pipe():
                 code = app(args=arguments, prog_name="crossent", standalone_mode=False)
+            if interrupted:
+                return terminal.INTERRUPTED
             return code if isinstance(code, int) else terminal.DONE
         except (KeyboardInterrupt, typer.Abort):
             return terminal.INTERRUPTED
         except Exception as error:
+            if interrupted:
+                return terminal.INTERRUPTED
             if terminal.wants_traceback():
                 raise
             return terminal.report_error(error)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from crossent._safe_file import (
@@ -230,6 +231,35 @@ def standard_streams() -> Iterator[None]:
                 stream.reconfigure(errors=before)
             except OSError:  # what could not be written has been told: Python need not try again
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """The interrupts that come, in a list: libraries lose the KeyboardInterrupt that one raises.
+
+    matplotlib makes another error of it; in a finalizer Python prints it and goes on.
+    """
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    def ignored(lost: Any) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield seen
+        return
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = hook
 
 
 @contextmanager
