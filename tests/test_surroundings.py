@@ -191,14 +191,27 @@ def test_standard_streams_may_be_closed_or_full(
 
 
 def test_an_output_is_written_though_nobody_can_be_told(inputs: Path, tmp_path: Path) -> None:
-    """Files that are opened do not take the place of closed streams."""
+    """And no file that is opened takes the place of a closed stream, which anyone may write to."""
     path = tmp_path / "grad.npy"
+    program = (
+        "import os, sys\n"
+        "from crossent._safe_file import SafeFile\n"
+        "from crossent.commands.cli import main\n"
+        "real = SafeFile.commit\n"
+        "def commit(file):\n"
+        "    for stream in range(3):\n"
+        "        assert os.path.samefile(f'/dev/fd/{stream}', os.devnull), stream\n"
+        "    real(file)\n"
+        "SafeFile.commit = commit\n"
+        f"sys.exit(main(['eval', 'logits.npy', 'targets.npy', '--grad', {str(path)!r}]))\n"
+    )
     done = subprocess.run(
-        [*PROGRAM, "eval", "logits.npy", "targets.npy", "--grad", path], cwd=inputs, timeout=60,
-        preexec_fn=lambda: os.closerange(0, 3), check=False,
+        [sys.executable, "-c", program], cwd=inputs, timeout=60, check=False,
+        preexec_fn=lambda: os.closerange(0, 3),
     )  # fmt: skip
     assert done.returncode == 1
-    assert np.load(path).shape == (60, 5)
+    assert path.stat().st_size == 128 + 60 * 5 * 4
+    assert np.isfinite(np.load(path)).all()
 
 
 @pytest.mark.parametrize("command", ["eval", "chart", "help"])

@@ -213,8 +213,13 @@ def standard_streams() -> Iterator[None]:
     for name in SIZES:
         if not re.fullmatch(r"[1-9]\d{0,3}", os.environ.get(name, "1")):
             del os.environ[name]  # no size of a terminal, and not all that read it are careful
+    for handle in range(3):  # else a file that is opened would take the place of a closed stream
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
     if sys.stdout is None:
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     streams = [each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper)]
