@@ -157,8 +157,8 @@ class SafeFile:
     """
 
     def __init__(self, target: Path, size: int) -> None:
-        self.target, self.size = Path(os.path.realpath(target)), size
         self.is_named, self._handle = False, -1  # named: the hidden name may be in the folder
+        self.target, self.size = Path(os.path.realpath(target)), size
         try:
             with explaining(self.target, size):
                 self.removed = remove_leftovers(self.target)
