@@ -70,14 +70,14 @@ void arm(const char* where, long n, int with) {
 
 long seen() { return count; }
 
-#define OPEN(NAME)                                                            \
-  int NAME(const char* path, int flags, ...) {                                \
-    va_list more;                                                             \
-    va_start(more, flags);                                                    \
-    const mode_t mode = va_arg(more, mode_t);                                 \
-    va_end(more);                                                             \
-    if (is_fatal(path)) return -1;                                            \
-    return real<int(const char*, int, ...)>(#NAME)(path, flags, mode);        \
+#define OPEN(NAME)                                                     \
+  int NAME(const char* path, int flags, ...) {                         \
+    va_list more;                                                      \
+    va_start(more, flags);                                             \
+    const mode_t mode = va_arg(more, mode_t);                          \
+    va_end(more);                                                      \
+    if (is_fatal(path)) return -1;                                     \
+    return real<int(const char*, int, ...)>(#NAME)(path, flags, mode); \
   }
 OPEN(open)
 OPEN(open64)
