@@ -5,16 +5,20 @@ Contenders that are not installed are left out by design; the report names them.
 
 import doctest
 import json
+import os
 import pkgutil
-from contextlib import contextmanager
+import re
+import signal
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 import numpy as np
 import pytest
 
 import crossent.commands.bench
-from crossent.commands import cli
+from crossent.commands import cli, terminal
 from crossent.commands.bench import run as bench_run
+from crossent.commands.bench.arrays import write_array
 from crossent.commands.bench.cases import FRESH, IN_PLACE, LOSS, OUT, TASKS, Case
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.contenders import CONTENDERS
@@ -23,6 +27,7 @@ from crossent.commands.bench.report import Report
 from crossent.commands.bench.run import run_bench
 from crossent.commands.bench.settings import Settings
 from crossent.commands.bench.text import LIMIT_NAMES
+from crossent.commands.terminal import own_folder
 
 CASES = (
     Case((64, 10), "float32"),
@@ -362,3 +367,59 @@ def test_examples_in_docstrings_run(name):
 def test_contenders_are_named_once():
     assert all(issubclass(kind, Contender) for kind in CONTENDERS.values())
     assert len({kind.title for kind in CONTENDERS.values()}) == len(CONTENDERS)
+
+
+# --- The arrays of a run --------------------------------------------------------------------------
+
+
+def test_arrays_of_a_killed_run_are_removed_by_the_next_one(tmp_path, capsys):
+    """They may be gigabytes, and in memory. Those of a run that lives stay."""
+    child = os.fork()
+    if child == 0:
+        with own_folder(tmp_path, "-arrays") as folder:
+            (folder / "logits.npy").write_bytes(b"1")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    with own_folder(tmp_path, "-arrays") as one, own_folder(tmp_path, "-arrays") as two:
+        assert not left.exists()
+        assert one.is_dir()
+        assert two.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    said = capsys.readouterr().err
+    assert said == f"crossent: removed {left}, which a run that was killed had left\n"
+
+
+def test_a_folder_that_was_taken_for_a_leftover_is_made_anew(tmp_path, monkeypatch):
+    real, taken = terminal.locked, []
+
+    def locked(folder):
+        if not taken:
+            taken.append(folder)
+            folder.rmdir()
+            folder.mkdir()
+            return nullcontext(False)
+        return real(folder)
+
+    monkeypatch.setattr(terminal, "locked", locked)
+    with own_folder(tmp_path, "-arrays") as folder:
+        assert folder != taken[0]
+        assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_case_that_there_is_no_room_for_is_left_out(capsys):
+    """Before anything is written: a machine without memory left is of no use to anyone."""
+    shown = output_of(
+        capsys, "--shapes", "1000000000x1000000000/0", "--contenders", "textbook", "--rounds", "1"
+    )
+    assert re.search(r"Without textbook NumPy class: its arrays take 3725290305\.\d GiB; ", shown)
+    assert "The machine itself" not in shown
+
+
+def test_arrays_on_a_full_disk_are_an_error_that_names_them(tmp_path):
+    def fill():
+        yield np.zeros(10)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*logits\.npy'"):
+        write_array(tmp_path / "logits.npy", np.dtype(float), (20,), fill())

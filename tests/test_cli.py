@@ -207,6 +207,34 @@ def test_an_error_is_one_line(
     assert "\n" not in message.strip()
 
 
+class Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_that_a_library_loses_ends_with_130_and_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As matplotlib's, which makes another error of it; or in a finalizer, where Python goes on."""
+
+    def in_another_error() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("Invalid affine transformation matrix") from None
+
+    def in_a_finalizer() -> None:
+        Finalized()
+        print("goes on")
+        raise ValueError("later")
+
+    for lose in (in_another_error, in_a_finalizer):
+        monkeypatch.setattr(info_module, "collect_info", lose)
+        assert cli.main(["info"]) == 130
+        assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSENT_TRACEBACK", "1")
     with pytest.raises(RuntimeError, match="odd"):

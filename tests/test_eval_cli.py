@@ -235,7 +235,7 @@ def test_progress_is_drawn_on_a_terminal_with_rate_and_time_left(
         (["logits.npy", "targets.npy", "--report", "report.pdf"], "end its name in .html"),
         (
             ["logits.npy", "targets.npy", "--report", "none/report.html"],
-            "in a folder that is there",
+            "there is no folder none",
         ),
         (["logits.npy", "targets.npy", "--label-smoothing", "2"], "label_smoothing must be from 0"),
         (["logits.npy", "targets.npy", "--reduction", "total"], 'reduction must be "none", "sum"'),

@@ -15,10 +15,11 @@ import pytest
 from extras import needs
 
 import crossent
+from crossent import _safe_file as safe_file
+from crossent._safe_file import SafeFile
 from crossent.commands import cli
-from crossent.evaluation import evaluator, safe_file
+from crossent.evaluation import evaluator
 from crossent.evaluation.errors import BadFile
-from crossent.evaluation.safe_file import SafeFile
 
 COMMAND = [sys.executable, "-m", "crossent", "eval"]
 OLD = b"what was there before"
@@ -106,6 +107,7 @@ def test_a_disk_that_fails_at_any_step_harms_nothing(
 def test_the_folder_is_synced_after_the_rename(
     paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paths["grad"].write_bytes(OLD)
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)

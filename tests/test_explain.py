@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import crossent
 from crossent.commands import cli
-from crossent.commands.explain import mathml, numpy_code, picture
+from crossent.commands.explain import inputs, mathml, numpy_code, picture
 from crossent.commands.explain.inputs import read_problem
 from crossent.commands.explain.numbers import plain, write_number
 from crossent.commands.explain.page import make_page
@@ -584,6 +585,69 @@ def test_a_bad_file_is_one_line_and_exit_1(name, capsys, tmp_path, monkeypatch):
         np.save("logits.npy", array)
     assert cli.main(["explain", "--logits", "logits.npy", "--targets", "0, 1", "--no-open"]) == 1
     assert said in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), ",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2L, 3L), }",
+    ],
+)
+def test_a_header_that_numpy_stumbles_over_is_no_surprise(header, capsys, tmp_path, monkeypatch):
+    """It raises errors of Python's tokenizer, and warns of headers of Python 2."""
+    monkeypatch.chdir(tmp_path)
+    text = header.encode().ljust(117) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(48)
+    Path("logits.npy").write_bytes(data)
+    code = cli.main(["explain", "--logits", "logits.npy", "--targets", "0, 1", "--text"])
+    shown = capsys.readouterr()
+    assert code == (0 if "L" in header else 1)
+    assert shown.err == "" or "not a .npy file with an array of numbers" in shown.err
+
+
+def test_a_file_that_shrinks_while_it_is_read_does_not_kill(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("logits.npy", np.zeros((20_000, 3)))
+    real = np.load
+
+    def load(*arguments, **options):
+        array = real(*arguments, **options)
+        os.truncate("logits.npy", 4096)
+        return array
+
+    monkeypatch.setattr(np, "load", load)
+    assert cli.main(["explain", "--logits", "logits.npy", "--targets", "0, 1", "--no-open"]) == 1
+    assert "logits.npy: changed while it was read" in one_line(capsys)
+
+
+def test_files_are_read_the_same_whether_mapped_or_not(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for order in "CF":
+        path = tmp_path / "logits.npy"
+        np.save(path, np.asarray(rng.standard_normal((4, 3)).astype(">f4"), order=order))
+        read = read_problem(str(path), "0, 1, 2, 0", None).logits
+        monkeypatch.setattr(inputs, "LARGEST_READ", 0)
+        mapped = read_problem(str(path), "0, 1, 2, 0", None).logits
+        monkeypatch.undo()
+        assert isinstance(mapped, np.memmap)
+        assert not isinstance(read, np.memmap)
+        assert np.array_equal(read, mapped)
+
+
+@pytest.mark.parametrize("flag", ["--logits", "--targets"])
+def test_what_is_quoted_in_an_error_is_short(flag, capsys):
+    given = {"--logits": "1, 2", "--targets": "0"} | {flag: "x" * 5000}
+    assert cli.main(["explain", *itertools.chain(*given.items())]) == 2
+    assert len(one_line(capsys)) < 200
+
+
+@pytest.mark.parametrize("form", ["--text", "--json", "--latex", "--numpy"])
+@pytest.mark.parametrize("logits", ["1e308,-1e308", "-1e308,-1e308", "1e-320,0"])
+def test_numbers_too_large_bring_no_warning(logits, form, capsys):
+    assert cli.main(["explain", f"--logits={logits}", "--targets", "0", form]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bad_line_of_a_text_file_is_named(capsys, tmp_path, monkeypatch):

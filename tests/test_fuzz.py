@@ -10,15 +10,18 @@ import os
 import struct
 import tempfile
 import zipfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_surroundings import saved_run
 
 import crossent
 from crossent import reference
+from crossent.commands import cli
 from crossent.evaluation.errors import BadFile
 from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.opening import open_array
@@ -129,6 +132,58 @@ def test_a_damaged_file_is_evaluated_or_refused(suffix: str) -> None:
                 return
         assert np.load(folder / "grad.npy").size >= result.rows
         (folder / "grad.npy").unlink()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        check()
+
+
+def outcome(arguments: list[str]) -> tuple[int, str, str]:
+    """The exit code of a command, what it prints and what it says; all of it printable."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.main(arguments)
+    assert (out.getvalue() + err.getvalue()).replace("\n", "").isprintable()
+    assert err.getvalue().count("\n") == (code != 0)
+    assert "CROSSENT_TRACEBACK" not in err.getvalue(), err.getvalue()
+    return code, out.getvalue(), err.getvalue()
+
+
+TABLES = {
+    ".npy": npy(LOGITS.astype(np.float64)),
+    ".csv": b"1, 2, 3\n-4, 5e3, 6\n7, 8, 9\n0, 0, 0\n0, 1, .5\n1, 0, 0\n",
+}
+
+
+@pytest.mark.parametrize("option", ["--logits", "--targets"])
+@pytest.mark.parametrize("suffix", TABLES)
+def test_a_damaged_table_is_walked_through_or_refused(suffix: str, option: str) -> None:
+    @fuzz
+    @given(damage(TABLES[suffix]))
+    def check(data: bytes) -> None:
+        path = folder / f"a{suffix}"
+        path.write_bytes(data)
+        given = {"--logits": str(folder / "logits.npy"), "--targets": "0,1,2,0,1,2"}
+        given[option] = str(path)
+        arguments = [word for pair in given.items() for word in pair]
+        code, _, said = outcome(["explain", "--json", *arguments])
+        assert code == 0 or str(path) in said or (option, code) == ("--logits", 2)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "logits.npy").write_bytes(TABLES[".npy"])
+        check()
+
+
+def test_a_damaged_run_of_the_bench_is_shown_or_refused() -> None:
+    @fuzz
+    @given(damage(json.dumps(saved_run()).encode()), st.sampled_from(["--json", "--markdown", ""]))
+    def check(data: bytes, form: str) -> None:
+        path = folder / "run.json"
+        path.write_bytes(data)
+        code, _, said = outcome(["bench", "--from", str(path), *filter(None, [form])])
+        assert code in (0, 1)
+        assert code == 0 or str(path) in said
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

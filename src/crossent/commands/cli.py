@@ -38,7 +38,7 @@ def print_version(wanted: bool) -> None:
     if wanted:
         import crossent
 
-        print(f"crossent {crossent.__version__}")
+        terminal.say(f"crossent {crossent.__version__}")
         raise typer.Exit
 
 
@@ -342,7 +342,7 @@ def info(as_json: AsJson = False) -> None:
     from crossent.commands.info import collect_info, format_info
 
     facts = collect_info()
-    print(terminal.json_text(facts) if as_json else format_info(facts))
+    terminal.say(terminal.json_text(facts) if as_json else format_info(facts))
 
 
 # --- The entry point ------------------------------------------------------------------------------
@@ -350,13 +350,18 @@ def info(as_json: AsJson = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every error is one line on standard error."""
-    try:
-        with terminal.quiet_broken_pipe():
-            code = app(args=arguments, prog_name="crossent", standalone_mode=False)
-        return code if isinstance(code, int) else terminal.DONE
-    except (KeyboardInterrupt, typer.Abort):
-        return terminal.INTERRUPTED
-    except Exception as error:
-        if terminal.wants_traceback():
-            raise
-        return terminal.report_error(error)
+    with terminal.standard_streams(), terminal.interrupts() as interrupted:
+        try:
+            with terminal.quiet_broken_pipe():
+                code = app(args=arguments, prog_name="crossent", standalone_mode=False)
+            if interrupted:
+                return terminal.INTERRUPTED
+            return code if isinstance(code, int) else terminal.DONE
+        except (KeyboardInterrupt, typer.Abort):
+            return terminal.INTERRUPTED
+        except Exception as error:
+            if interrupted:
+                return terminal.INTERRUPTED
+            if terminal.wants_traceback():
+                raise
+            return terminal.report_error(error)

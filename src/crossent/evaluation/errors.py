@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from crossent._safe_file import BadFile, BadOption
 
-class BadFile(ValueError):
-    """A file that cannot be read as what it was given for."""
+__all__ = ["BadFile", "BadOption", "BadRow", "Source", "check_held", "damaged"]
 
 
 class Source(StrEnum):
@@ -28,10 +28,6 @@ class BadRow(ValueError):
 
     def __reduce__(self) -> tuple[type[BadRow], tuple[int, str, Source, str]]:
         return BadRow, (self.row, self.reason, self.source, str(self))  # crosses processes whole
-
-
-class BadOption(ValueError):
-    """Options that do not fit one another or the data."""
 
 
 def check_held(name: str, promised: int, held: int, said: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from crossent import _arguments as arguments
+from crossent._safe_file import SafeFile, check_distinct, check_output
 from crossent.evaluation.accumulator import EvaluationAccumulator
 from crossent.evaluation.data import Data
 from crossent.evaluation.errors import BadOption
@@ -25,7 +26,6 @@ from crossent.evaluation.readers.npy import npy_header
 from crossent.evaluation.readers.safetensors import safetensors_header
 from crossent.evaluation.readers.table import layout_of
 from crossent.evaluation.rows import Array, Block, Workspace, as_float
-from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.scorer import losses_of_rows, read_labels
 from crossent.loss import cross_entropy_and_grad
 from crossent.options import IGNORE_INDEX
@@ -33,25 +33,26 @@ from crossent.options import IGNORE_INDEX
 SUFFIXES = {"grad": (".npy", ".safetensors"), "losses": (".npy",)}
 
 
-def check_outputs(grad: Path | None, losses: Path | None) -> None:
-    """Raises BadOption where an output could not be written, before any work is done."""
+def check_outputs(grad: Path | None, losses: Path | None) -> list[Path]:
+    """What killed runs had left beside the outputs, removed by now.
+
+    Raises:
+        BadOption, BadFile: an output could not be written; before any work is done.
+    """
+    removed = []
     for name, path in (("grad", grad), ("losses", losses)):
         if path is None:
             continue
-        folder, suffixes = path.parent, SUFFIXES[name]
-        no_access = "may not be written; name a file in a folder of yours"
-        for is_wrong, message in (
-            (path.is_dir(), f"is a folder; name a file, such as {path / f'{name}.npy'}"),
-            (path.suffix not in suffixes, f"end its name in {' or '.join(suffixes)}"),
-            (path.exists() and not path.is_file(), "is not a regular file; name another"),
-            (not folder.is_dir(), f"there is no folder {folder}; make it or name another"),
-            (not os.access(folder, os.W_OK), no_access),
-        ):
-            if is_wrong:
-                raise BadOption(f"{name} {path}: {message}")
-    both = [os.path.realpath(path) for path in (grad, losses) if path is not None]
-    if len(set(both)) < len(both):
-        raise BadOption(f"{grad}: is named for the gradient and the losses; name two")
+        if path.suffix not in SUFFIXES[name] and not os.path.isdir(path):
+            raise BadOption(f"{name} {path}: end its name in {' or '.join(SUFFIXES[name])}")
+        removed += check_output(name, path, f"{name}.npy")
+    check_distinct(named_outputs(grad, losses))
+    return removed
+
+
+def named_outputs(grad: Path | None, losses: Path | None) -> dict[str, Path | None]:
+    """The outputs by what they hold."""
+    return {"the gradient": grad, "the losses": losses}
 
 
 class Output(SafeFile):
@@ -96,7 +97,7 @@ class Output(SafeFile):
 @contextmanager
 def reserved(data: Data, grad: Path | None, losses: Path | None) -> Iterator[list[Output]]:
     """What is to be written, its space reserved; what is not written whole leaves nothing."""
-    refuse_overwriting([grad, losses], [file.path for file in data.files])
+    check_distinct(named_outputs(grad, losses), [file.path for file in data.files])
     logits, outputs = data.logits, []
     with ExitStack() as files:
         if grad is not None:  # of the logits' type where the format has it
@@ -128,14 +129,6 @@ def write_outputs(passes: Passes, sums: EvaluationAccumulator, outputs: list[Out
     passes.run("writing", compute, lambda _, rows: None)
     for output in outputs:
         output.commit()
-
-
-def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
-    """Raises BadOption where an output is one of the inputs."""
-    read = [path for path in inputs if path.exists()]
-    for path in outputs:
-        if path is not None and path.exists() and any(path.samefile(one) for one in read):
-            raise BadOption(f"{path}: is one of the inputs; name another file")
 
 
 def sound_targets(block: Block, sums: EvaluationAccumulator, logits: Array) -> tuple[Array, Array]:

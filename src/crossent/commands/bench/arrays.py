@@ -5,6 +5,7 @@ bfloat16 numbers are stored as their bits, uint16: NumPy alone has no such type.
 
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,32 @@ def shared_folder(most_bytes: int) -> Path:
 def write_arrays(case: Case, folder: Path) -> None:
     """Logits from a normal distribution and uniform targets, the same for every contender."""
     random = np.random.default_rng(SEED)
-    stored = np.uint16 if case.dtype == "bfloat16" else case.dtype
-    logits = np.lib.format.open_memmap(
-        folder / "logits.npy", mode="w+", dtype=stored, shape=case.shape
-    ).reshape(-1)
-    for start in range(0, logits.size, BLOCK):
-        block = random.standard_normal(min(BLOCK, logits.size - start), np.float32)
-        logits[start : start + block.size] = as_stored(block, case.dtype)
-    np.save(folder / "targets.npy", random.integers(case.classes, size=case.rows))
+    elements = case.elements
+
+    def logits() -> Iterator[Array]:
+        for start in range(0, elements, BLOCK):
+            block = random.standard_normal(min(BLOCK, elements - start), np.float32)
+            yield as_stored(block, case.dtype)
+
+    stored = np.dtype(np.uint16 if case.dtype == "bfloat16" else case.dtype)
+    write_array(folder / "logits.npy", stored, case.shape, logits())
+    targets = random.integers(case.classes, size=case.rows)
+    write_array(folder / "targets.npy", targets.dtype, targets.shape, [targets])
+
+
+def write_array(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[Array]
+) -> None:
+    """An array in a .npy file. It is not mapped: a full disk would kill the process then."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks:
+                file.write(block.tobytes())
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def read_arrays(folder: Path) -> dict[str, Array]:

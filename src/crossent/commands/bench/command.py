@@ -4,13 +4,23 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossent.commands.bench.cases import DTYPES, QUICK_SHAPES, SHAPES, Case, parse_shape
 from crossent.commands.bench.contenders import CONTENDERS
 from crossent.commands.bench.report import Report
 from crossent.commands.bench.run import run_bench
 from crossent.commands.info import usable_cpus
-from crossent.commands.terminal import DataError, UsageError, check_picture_path, print_json
+from crossent.commands.terminal import (
+    DataError,
+    UsageError,
+    check_picture_path,
+    json_text,
+    print_json,
+    printable,
+    save_picture,
+    say,
+)
 
 ALL = "all"
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -43,21 +53,35 @@ def bench_command(
     if saved is not None and request != Request():
         raise UsageError("--from shows what was measured then: leave out what chooses a new run")
     if plot is not None:
-        check_picture_path(plot, "--plot")
+        check_picture_path(plot, "--plot", [] if saved is None else [saved])
         from crossent.commands.bench.chart import chart  # now, as matplotlib may be missing
     report = measure(request) if saved is None else read_report(saved)
+    shown = with_printable_words(report)
     if plot is not None:
-        chart(report).savefig(plot)
+        save_picture(chart(shown), plot)
     if as_json:
         print_json(report.as_dict())
     elif as_markdown:
         from crossent.commands.bench.markdown import markdown
 
-        print(markdown(report), end="")
+        say(markdown(shown), end="")
     else:
         from crossent.commands.bench.table import print_report
 
-        print_report(report)
+        print_report(shown)
+
+
+def with_printable_words(report: Report) -> Report:
+    """The report without words that would steer a terminal: of files, of the environment."""
+
+    def made_printable(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {made_printable(name): made_printable(value) for name, value in found.items()}
+        if isinstance(found, list):
+            return [made_printable(value) for value in found]
+        return printable(" ".join(found.split())) if isinstance(found, str) else found
+
+    return Report.from_dict(made_printable(json.loads(json_text(report.as_dict()))))
 
 
 def read_report(path: Path) -> Report:

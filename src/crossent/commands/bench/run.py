@@ -3,7 +3,7 @@
 On a case the workers that can compute it warm up, then take turns round by round.
 """
 
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossent.commands.bench.accuracy import REGIMES, can_judge
-from crossent.commands.bench.arrays import shared_folder, write_arrays
+from crossent.commands.bench.arrays import MEMORY_FOLDER, shared_folder, write_arrays
 from crossent.commands.bench.cases import Case
 from crossent.commands.bench.contender import Contender
 from crossent.commands.bench.limits import MachineLimits
@@ -20,7 +20,7 @@ from crossent.commands.bench.measure import Turn, proc_bytes
 from crossent.commands.bench.process import ContenderError, Worker
 from crossent.commands.bench.report import Accuracy, CaseResult, Participant, Report, Timing
 from crossent.commands.bench.settings import Settings
-from crossent.commands.terminal import progress
+from crossent.commands.terminal import own_folder, progress
 
 Advance = Callable[[float], None]  # called with the share of a step of the progress that is done
 
@@ -33,6 +33,7 @@ CALLS_PER_TURN = 2  # of a task that takes long: the first is not timed
 # Before a turn: the threads of whoever came before spin for a while in case there is more to do.
 SETTLE_SECONDS = 0.02
 
+INDEX_BYTES = 8  # of a target
 MEMORY_SHARE = 0.85  # of what is free: the rest is the system's
 
 # How far the mean losses of contenders may be apart: they compute the same.
@@ -52,8 +53,7 @@ def run_bench(
     folder = shared_folder(max((case.bytes for case in cases), default=0))
     everyone: list[type[Contender]] = [MachineLimits, *contenders]
     with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory("-crossent-bench", dir=folder)
-        arrays = Path(stack.enter_context(temporary))
+        arrays = stack.enter_context(own_folder(folder, "-crossent-bench-arrays"))
         workers = {
             contender.name: stack.enter_context(closing(Worker(contender, threads)))
             for contender in everyone
@@ -205,6 +205,8 @@ def run_case(
     case: Case, workers: list[Worker], rounds: int, folder: Path, advance: Advance
 ) -> CaseResult:
     """Time every worker that can compute the case, in alternation; the first one moves on."""
+    if reason := why_no_room(case, folder):
+        return CaseResult(case, (), (), {each.contender.name: reason for each in workers}, ())
     write_arrays(case, folder)
     held = sum(worker.contender.held for worker in workers)
     most = max((worker.contender.most_held for worker in workers), default=0)
@@ -246,6 +248,19 @@ def leave_out_the_wrong(entries: list[Entry]) -> None:
         first, expected = losses[0]
         if not entry.left_out and not same_loss(loss, expected, entry.case.dtype):
             entry.leave_out(f"loss {loss:.7g}, but {first.name} {expected:.7g}")
+
+
+def why_no_room(case: Case, folder: Path) -> str | None:
+    """Why the case's arrays cannot be written, where they cannot."""
+    room = float(shutil.disk_usage(folder).free)
+    if folder.parent == MEMORY_FOLDER:
+        room = min(room, free_memory())
+    needed = case.bytes + INDEX_BYTES * case.elements // case.classes
+    if needed < room:
+        return None
+    return (
+        f"its arrays take {needed / 2**30:.1f} GiB; {folder.parent} has room for {room / 2**30:.1f}"
+    )
 
 
 def free_memory() -> float:

@@ -132,7 +132,8 @@ def notes(report: Report, result: CaseResult) -> list[str]:
     missing = [
         f"Without {report.title(name)}: {reason}." for name, reason in result.left_out.items()
     ]
-    return ["The machine itself: " + ", ".join(limits) + ".", *missing]
+    machine = ["The machine itself: " + ", ".join(limits) + "."] if limits else []
+    return [*machine, *missing]
 
 
 # --- What a run was made with ---------------------------------------------------------------------

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.commands.demo.training import STEPS, DemoResult, run_demo
-from crossent.commands.terminal import check_picture_path, print_json, progress
+from crossent.commands.terminal import (
+    check_picture_path,
+    print_json,
+    progress,
+    save_picture,
+    say,
+)
 from crossent.digits import CREDIT, FOLDS
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
@@ -22,11 +28,11 @@ def demo_command(out: Path, *, as_json: bool) -> None:
 
     with progress("training on digits", FOLDS * STEPS) as advance:
         result = run_demo(on_step=lambda: advance(1))
-    demo_figure(result).savefig(out)
+    save_picture(demo_figure(result), out)
     if as_json:
         print_json(result.as_dict() | {"picture": str(out)})
     else:
-        print(format_result(result, out, shades_for(sys.stdout.encoding)))
+        say(format_result(result, out, shades_for(sys.stdout.encoding)))
 
 
 def format_result(result: DemoResult, picture: Path, shades: str = SHADES) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crossent._safe_file import check_distinct, check_output
 from crossent.commands.eval.text import format_result, verdict
-from crossent.commands.terminal import DataError, UsageError, print_json, progress
+from crossent.commands.terminal import (
+    DataError,
+    UsageError,
+    prepare_matplotlib,
+    print_json,
+    progress,
+    say,
+    tell,
+    tell_removed,
+)
 from crossent.evaluation.errors import BadFile, BadRow
 from crossent.evaluation.evaluator import evaluate
-from crossent.evaluation.outputs import refuse_overwriting
+from crossent.evaluation.outputs import check_outputs, named_outputs
 from crossent.evaluation.readers.opening import expand, is_archive, open_array
 from crossent.evaluation.result import EvaluationResult
 
@@ -63,12 +72,20 @@ def read_class_weight(path: Path) -> np.ndarray[Any, Any]:
     return weights
 
 
-def check_report_path(path: Path) -> None:
-    """Raises UsageError where the report could not be written, before any work is done."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {path}: end its name in .html")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"--report {path}: name a file in a folder that is there")
+def check_paths(
+    grad: Path | None, losses: Path | None, report: Path | None, *,
+    inputs: list[str], weight: Path | None,
+) -> None:  # fmt: skip
+    """Raises where an output could not be written, or is read, before any work is done."""
+    removed = check_outputs(grad, losses)
+    if report is not None:
+        if report.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"--report {report}: end its name in .html")
+        removed += check_output("--report", report, "report.html")
+    tell_removed(removed)
+    read = [path for named in inputs for path, _ in expand(named)]
+    read += [] if weight is None else [str(weight)]
+    check_distinct(named_outputs(grad, losses) | {"the report": report}, read)
 
 
 def eval_command(
@@ -87,33 +104,35 @@ def eval_command(
     for name in ("row_weight", "compare"):
         settings[name] = settings[name] or None
     if report is not None:
-        check_report_path(report)
+        prepare_matplotlib()
         from crossent.commands.eval.report import (
             save_report,  # before the work: matplotlib may lack
         )
     outputs = {"grad": settings["grad"], "losses": settings["losses"], "report": report}
     inputs = [*files, *targets, *(settings["row_weight"] or []), *(settings["compare"] or [])]
     try:
-        class_weight = None if weight is None else read_class_weight(weight)
-        read = [Path(path) for named in inputs for path, _ in expand(named)]
-        refuse_overwriting(outputs.values(), read if weight is None else [*read, weight])
-        result = evaluate(
-            **given, weight=class_weight, memory=memory << 20,
-            progress=partial(progress, in_bytes=True), **settings,
-        )  # fmt: skip
+        check_paths(**outputs, inputs=inputs, weight=weight)
+        result = evaluated(weight, memory=memory << 20, **given, **settings)
         if report is not None:
             save_report(result, report)
     except MemoryError:
         raise DataError("out of memory; hold less with --memory, or free some") from None
     except KeyboardInterrupt:
-        print("crossent: interrupted: no output was left half written", file=sys.stderr)
+        tell("interrupted: no output was left half written")
         raise
+    written = {name: str(path) for name, path in outputs.items() if path is not None}
+    print_result(result, written, are_digits=not files, as_json=as_json)
+
+
+def evaluated(weight: Path | None, **arguments: Any) -> EvaluationResult:
+    """What ``evaluate`` says, and its errors as the command's."""
+    try:
+        class_weight = None if weight is None else read_class_weight(weight)
+        return evaluate(weight=class_weight, progress=partial(progress, in_bytes=True), **arguments)
     except (BadFile, BadRow) as error:
         raise DataError(str(error)) from None
     except (TypeError, ValueError) as error:  # what the library says of options
         raise UsageError(str(error)) from None
-    written = {name: str(path) for name, path in outputs.items() if path is not None}
-    print_result(result, written, are_digits=not files, as_json=as_json)
 
 
 def print_result(
@@ -121,12 +140,12 @@ def print_result(
 ) -> None:
     """The figures on standard output; warnings on standard error."""
     for warning in result.warnings:
-        print(f"crossent: warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
     if as_json:
         print_json(result.as_dict() | {"verdict": verdict(result), "written": written})
         return
-    print(format_result(result))
+    say(format_result(result))
     if are_digits:
-        print("\n  These are the digits that come along. Yours: crossent eval LOGITS TARGETS")
+        say("\n  These are the digits that come along. Yours: crossent eval LOGITS TARGETS")
     for name, path in written.items():
-        print(f"\n  {name}: {path}")
+        say(f"\n  {name}: {path}")

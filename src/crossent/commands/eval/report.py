@@ -9,17 +9,14 @@ import jinja2
 
 import crossent
 from crossent.commands.eval import charts, text
+from crossent.commands.terminal import save_text
 from crossent.evaluation.result import ENOUGH_ROWS, EvaluationResult
-from crossent.evaluation.safe_file import SafeFile
 from crossent.evaluation.tallies import CALIBRATION_BINS
 
 
 def save_report(result: EvaluationResult, path: Path) -> None:
     """Writes the page; like all outputs it appears when it is whole."""
-    data = report_page(result).encode("utf-8")
-    with SafeFile(path, len(data)) as file:
-        file.write_at(0, data)
-        file.commit()
+    save_text(report_page(result), path)
 
 
 def report_page(result: EvaluationResult) -> str:

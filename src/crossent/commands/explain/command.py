@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.commands.explain.inputs import read_problem
+from crossent.commands.explain.inputs import files_among, read_problem
 from crossent.commands.explain.latex import latex
 from crossent.commands.explain.numpy_code import program
 from crossent.commands.explain.page import make_page
@@ -16,7 +16,13 @@ from crossent.commands.explain.steps import Walk
 from crossent.commands.explain.text import plain_text
 from crossent.commands.explain.view import make_view
 from crossent.commands.explain.walk import NUDGES
-from crossent.commands.terminal import UsageError, check_output_path, json_text
+from crossent.commands.terminal import (
+    UsageError,
+    check_output_path,
+    json_text,
+    save_text,
+    say,
+)
 
 PAGE = Path("crossent-explain.html")
 DOCUMENT = {  # what --json prints, by the walk's names
@@ -82,23 +88,24 @@ def explain_command(
     if out is None and form == "page":
         out = PAGE
     if out is not None:
-        check_output_path(out, "--out", PAGE)
+        check_output_path(out, "--out", PAGE, files_among(logits, targets, classes))
     problem = read_problem(logits, targets, classes)
     if row is not None and not 0 <= row < problem.N:
         raise UsageError(
             f"--row {row}: there is no such row; rows are counted from 0, the last is "
             f"{problem.N - 1}"
         )
-    told = FORMS[form](Walk.of(make_view(problem, row)))
+    with np.errstate(all="ignore"):  # numbers may be too large: the walk shows what comes of it
+        told = FORMS[form](Walk.of(make_view(problem, row)))
     if out is None:
-        print(told, end="")
+        say(told, end="")
         return
-    out.write_text(told, encoding="utf-8")
+    save_text(told, out)
     if form == "page":
         opened = open_page and has_screen() and webbrowser.open(out.resolve().as_uri())
-        print(f"Page: {out}" + ("" if opened else " (open it in a browser)"))
+        say(f"Page: {out}" + ("" if opened else " (open it in a browser)"))
     else:
-        print(f"Written: {out}")
+        say(f"Written: {out}")
 
 
 def chosen_form(**wanted: bool) -> str:

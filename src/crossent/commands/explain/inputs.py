@@ -4,11 +4,13 @@ N rows, C classes. Every complaint is one line that names the flag, the place an
 UsageError where the text of an option is wrong, a DataError where a file's content is.
 """
 
+import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ HOW_TO_WRITE = {
     "--targets": 'write class numbers such as "1, 0", or say with --classes what the names are',
 }
 LONGEST_NAME = 40
+LARGEST_READ = 256 << 20  # bytes of a file that is read whole
 MOST_SHARES = 1.001  # what the shares of a row may add up to: 1, rounded
 BLOCK = 1 << 22  # elements of a file that are looked at together
 
@@ -31,9 +34,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """Logits with their targets, as given: nothing of their size is copied."""
+    """Logits with their targets, as given: nothing of their size is copied again."""
 
-    logits: Array  # (N, C) floating, perhaps mapped from a file
+    logits: Array  # (N, C) floating, mapped from a file where it is large
     targets: Array  # (N,) class indices, or (N, C) distributions
     names: tuple[str, ...] | None = None  # of the classes
 
@@ -47,8 +50,7 @@ class Problem:
 
     def name(self, k: int) -> str:
         """What class k is called, in few enough letters to stand in a table."""
-        name = self.names[k] if self.names else f"class {k}"
-        return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+        return shortened(self.names[k] if self.names else f"class {k}")
 
     def row(self, n: int) -> tuple[Array, Array]:
         """(a, y) of row n in float64, the caller's own."""
@@ -67,6 +69,11 @@ class Given:
     flag: str
     text: str
 
+    @classmethod
+    def of(cls, flag: str, text: str) -> Self:
+        """What was given, without space around it, unless a file's name has some."""
+        return cls(flag, text if os.path.exists(text) else text.strip())
+
     @property
     def is_file(self) -> bool:
         return self.text.lower().endswith(FILE_ENDINGS)
@@ -82,17 +89,23 @@ class Given:
         return UsageError(f"{self.flag}: {complaint}")
 
 
+def files_among(*texts: str | None) -> list[str]:
+    """Those of the options' texts that name files."""
+    given = [Given.of("", text) for text in texts if text is not None]
+    return [each.text for each in given if each.is_file]
+
+
 def read_problem(logits: str | None, targets: str | None, classes: str | None) -> Problem:
     """The problem that the options describe; without any, the worked example."""
     if logits is not None and targets is None:
         raise UsageError(
             '--targets is missing: give the right class of each row, such as --targets "1, 0"'
         )
-    table = read_logits(Given("--logits", (EXAMPLE_LOGITS if logits is None else logits).strip()))
+    table = read_logits(Given.of("--logits", EXAMPLE_LOGITS if logits is None else logits))
     names = None
     if classes is not None:
-        names = read_names(Given("--classes", classes.strip()), table.shape[1])
-    given = Given("--targets", (EXAMPLE_TARGETS if targets is None else targets).strip())
+        names = read_names(Given.of("--classes", classes), table.shape[1])
+    given = Given.of("--targets", EXAMPLE_TARGETS if targets is None else targets)
     return Problem(table, read_targets(given, table, names), names)
 
 
@@ -114,16 +127,31 @@ def read_table(given: Given) -> Array:
 
 
 def load_npy(given: Given) -> Array:
-    """A NumPy array, mapped from its file; pickles are never loaded."""
+    """A NumPy array, mapped from its file where it is large; pickles are never loaded."""
     try:
-        array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise given.wrong("no such file; check its path") from None
-    except (ValueError, EOFError, OSError):
+    except Exception:  # what NumPy raises for damaged headers is open-ended
         raise given.wrong(
             "not a .npy file with an array of numbers; save one with numpy.save"
         ) from None
+    if isinstance(array, np.memmap) and array.nbytes <= LARGEST_READ:
+        return read_mapped(given, array)
     return array
+
+
+def read_mapped(given: Given, array: "np.memmap[Any, Any]") -> Array:
+    """An array in memory: a file that shrinks under a map kills the process."""
+    try:
+        flat = np.fromfile(given.text, array.dtype, array.size, offset=array.offset)
+    except OSError as error:
+        raise given.wrong(f"cannot be read: {error.strerror}; copy it") from None
+    if flat.size != array.size:
+        raise given.wrong("changed while it was read; run again when it is no longer written to")
+    return flat.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
 
 
 def read_lines(given: Given) -> list[str]:
@@ -146,7 +174,7 @@ def parse_rows(given: Given, lines: Sequence[str]) -> Array:
         for column, entry in enumerate(row):
             if not is_number(entry):
                 raise given.wrong(
-                    f"row {n}, entry {column} is {entry!r}, not a number; "
+                    f"row {n}, entry {column} is {shortened(entry)!r}, not a number; "
                     f"{HOW_TO_WRITE[given.flag]}"
                 )
         if len(row) != len(rows[0]):
@@ -158,6 +186,11 @@ def parse_rows(given: Given, lines: Sequence[str]) -> Array:
     table = np.array([list(map(float, row)) for row in rows])
     whole = all(re.fullmatch(r"[+-]?\d+", entry) for row in rows for entry in row)
     return table.astype(np.int64) if whole and np.abs(table).max(initial=0) < 2**53 else table
+
+
+def shortened(name: str) -> str:
+    """A name in few enough letters to stand in a table or a line."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def is_number(text: str) -> bool:
@@ -230,7 +263,8 @@ def with_indices(text: str, names: tuple[str, ...]) -> str:
     for entry in map(str.strip, entries):
         if entry not in numbers and re.search(r"[^\W\d]", entry) and not is_number(entry):
             raise UsageError(
-                f"--targets: {entry!r} is not among --classes; they are {', '.join(names[:8])}"
+                f"--targets: {shortened(entry)!r} is not among --classes; they are "
+                + ", ".join(map(shortened, names[:8]))
                 + (" ..." if len(names) > 8 else "")
             )
     return "".join(numbers.get(entry.strip(), entry) for entry in entries)
@@ -275,5 +309,5 @@ def read_names(given: Given, classes: int) -> tuple[str, ...]:
         raise given.wrong(f"{len(names)} names for {classes} classes; give one for each, {apart}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise given.wrong(f"{twice!r} names two classes; give each a name of its own")
+        raise given.wrong(f"{shortened(twice)!r} names two classes; give each a name of its own")
     return names

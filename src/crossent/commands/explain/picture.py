@@ -13,6 +13,7 @@ from crossent.commands.explain.inputs import read_problem
 from crossent.commands.explain.page import page_vocabulary
 from crossent.commands.explain.steps import Walk, asset, macros
 from crossent.commands.explain.view import make_view
+from crossent.commands.terminal import save_text
 
 
 def example_picture() -> str:
@@ -28,4 +29,4 @@ def example_picture() -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(example_picture(), encoding="utf-8")
+    save_text(example_picture(), Path(sys.argv[1]))
