@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,38 @@ def test_no_failed_allocation_of_python_s_ends_the_process():
             failures += result is None
             assert result in (None, expected)
         assert 0 < failures < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is mapped")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["explain", "--text", "--logits", "logits.npy", "--targets", "targets.npy"], "free some"),
+        (["eval", "logits.npy", "targets.npy", "--grad", "grad.npy"], "hold less with --memory"),
+    ],
+)
+def test_a_command_without_memory_is_one_line(command, said, tmp_path):
+    program = """
+        import os, resource, sys
+        from pathlib import Path
+        from crossent.commands.cli import main
+
+        arguments = sys.argv[1:]
+        main(arguments[:1] + ["--text"] * (arguments[0] == "explain"))  # all that it imports
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 20), mapped + (1 << 20)))
+        code = main(arguments)
+        sys.stdout.flush()
+        os._exit(code)
+    """
+    np.save(tmp_path / "logits.npy", np.zeros((200_000, 100), np.float32))
+    np.save(tmp_path / "targets.npy", np.zeros(200_000, int))
+    (tmp_path / "grad.npy").write_text("as it was")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *command],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith("crossent: out of memory; ")
+    assert said in done.stderr
+    assert (tmp_path / "grad.npy").read_text() == "as it was"

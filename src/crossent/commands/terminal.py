@@ -86,6 +86,8 @@ def describe_error(error: Exception) -> tuple[int, str]:
         message = f"{error.filename}: {error.strerror}"
     elif isinstance(error, OSError) and error.errno in CANNOT_BE_WRITTEN:
         message = f"standard output: {error.strerror}"  # of the files only this has no name
+    elif isinstance(error, MemoryError):
+        message = "out of memory; free some, or give smaller data"
     elif isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
         code, message = BAD_USAGE, f"{error.name} is not installed: pip install 'crossent[cli]'"
     elif hasattr(error, "format_message"):  # an option or argument that Typer refused

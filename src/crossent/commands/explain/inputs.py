@@ -4,6 +4,7 @@ N rows, C classes. Every complaint is one line that names the flag, the place an
 UsageError where the text of an option is wrong, a DataError where a file's content is.
 """
 
+import errno
 import os
 import re
 import warnings
@@ -134,7 +135,9 @@ def load_npy(given: Given) -> Array:
             array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise given.wrong("no such file; check its path") from None
-    except Exception:  # what NumPy raises for damaged headers is open-ended
+    except Exception as error:  # what NumPy raises for damaged headers is open-ended
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError from error
         raise given.wrong(
             "not a .npy file with an array of numbers; save one with numpy.save"
         ) from None
