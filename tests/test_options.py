@@ -240,6 +240,17 @@ def test_what_is_no_size_is_one_line_and_changes_nothing(set_it):
     assert (crossent.get_num_threads(), crossent.get_working_memory()) == before
 
 
+@pytest.mark.parametrize("name", ["hardest", "memory", "bytes", "classes", "first_row"])
+def test_what_is_no_size_of_an_evaluation_is_one_line(name):
+    for value in {**strange_values.NEVER, "less": -(10**5000)}.values():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            if name in ("classes", "first_row"):
+                crossent.EvaluationAccumulator(**{"classes": 3, name: value})
+            else:
+                crossent.evaluate(LOGITS, [0, 1], **{name: value})
+        strange_values.assert_one_line(caught.value, name)
+
+
 def test_a_working_memory_may_be_of_any_size():
     before = crossent.get_working_memory()
     expected = crossent.linear_cross_entropy(np.eye(2), LOGITS.T, [0, 1])

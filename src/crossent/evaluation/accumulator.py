@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crossent import _arguments as arguments
-from crossent.evaluation.errors import BadOption
+from crossent.evaluation.errors import BadOption, whole_number
 from crossent.evaluation.result import EvaluationResult, build_result
 from crossent.evaluation.rows import Array, Block, RowScores, Workspace, loss_options, widened
 from crossent.evaluation.scorer import RowScorer
@@ -72,12 +72,15 @@ class EvaluationAccumulator:
         hardest: int = HARDEST,
         **options: Any,
     ) -> None:
+        if classes is not None:
+            classes = whole_number("classes", classes, 1)
+        hardest = whole_number("hardest", hardest, 0)
         self.classes = classes
         self.options = loss_options(**options)
         if classes is not None:
             arguments.class_weight(self.options.weight, classes)
         self.skip_bad, self.hardest_count = skip_bad, hardest
-        self.next_row = first_row
+        self.next_row = whole_number("first_row", first_row, 0)
         self._sums = RowSums(classes, is_plain=self.options.is_plain)
         self._scorer = RowScorer(classes, self.options, skip_bad=skip_bad, hardest=hardest)
         self._waiting: list[Rows] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
+from crossent import options
 from crossent._safe_file import BadFile, BadOption
 
-__all__ = ["BadFile", "BadOption", "BadRow", "Source", "check_held", "damaged"]
+__all__ = ["BadFile", "BadOption", "BadRow", "Source", "check_held", "damaged", "whole_number"]
 
 
 class Source(StrEnum):
@@ -28,6 +30,14 @@ class BadRow(ValueError):
 
     def __reduce__(self) -> tuple[type[BadRow], tuple[int, str, Source, str]]:
         return BadRow, (self.row, self.reason, self.source, str(self))  # crosses processes whole
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An integer that is not less than ``least``."""
+    number = options.integer(name, value)
+    if number < least:
+        raise BadOption(f"{name} must be at least {least}, not {options.shown(value)}")
+    return number
 
 
 def check_held(name: str, promised: int, held: int, said: str) -> None:

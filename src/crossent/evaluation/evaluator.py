@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from crossent import options
 from crossent.evaluation.accumulator import HARDEST, EvaluationAccumulator
 from crossent.evaluation.data import Data, opened
-from crossent.evaluation.errors import BadOption, BadRow
+from crossent.evaluation.errors import BadOption, BadRow, whole_number
 from crossent.evaluation.outputs import check_outputs, reserved, write_outputs
 from crossent.evaluation.passes import Passes, Progress, no_progress, plan_passes
 from crossent.evaluation.readers.opening import is_archive
@@ -97,7 +97,9 @@ def evaluate(
     loss = {"weight": weight, **options.checked(locals())._asdict()}
     if targets is None and is_archive(logits):
         targets = logits
-    check_request(logits, targets, logprobs, compare, bytes)
+    check_request(logits, targets, logprobs, compare)
+    memory = whole_number("memory", memory, 1)
+    bytes = None if bytes is None else whole_number("bytes", bytes, 1)
     if logprobs is not None:
         check_logprobs(loss, has_others=grad is not None or temperature)
     if temperature and softcap is not None:
@@ -118,7 +120,7 @@ def evaluate(
         )  # fmt: skip
         passes = plan_passes(
             data, memory, progress, is_scaled=sums.options.is_scaled,
-            outputs=max(grad is not None, 2 * temperature),
+            outputs=max(grad is not None, 2 * bool(temperature)),
         )  # fmt: skip
         result = evaluated(passes, sums, grad, losses, temperature=temperature)
     if bytes is None:
@@ -127,7 +129,7 @@ def evaluate(
     return replace(result, bytes=bytes, bits_per_byte=bits / bytes)
 
 
-def check_request(logits: Any, targets: Any, logprobs: Any, compare: Any, count: Any) -> None:
+def check_request(logits: Any, targets: Any, logprobs: Any, compare: Any) -> None:
     """Raises BadOption for data that do not go together."""
     if logprobs is not None:
         if logits is not None or targets is not None:
@@ -137,8 +139,6 @@ def check_request(logits: Any, targets: Any, logprobs: Any, compare: Any, count:
             raise BadOption("targets and compare need logits beside them")
     elif targets is None:
         raise BadOption("logits need targets: class indices or distributions")
-    if count is not None and count < 1:
-        raise BadOption(f"bytes must be at least 1, not {count}")
 
 
 def check_logprobs(loss: dict[str, Any], *, has_others: bool) -> None:
