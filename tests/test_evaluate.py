@@ -463,3 +463,18 @@ def test_evaluating_reads_every_byte_once(tmp_path: Path, monkeypatch: pytest.Mo
     size = logits.stat().st_size + targets.stat().st_size
     beginnings = 2 * (6 + BEGINNING)  # of the files: what they are, and their headers
     assert size - 256 <= sum(counts) <= size + beginnings
+
+
+def test_errors_of_arrays_speak_of_arguments() -> None:
+    """Each argument is named once, and the remedy is one of Python's."""
+    logits = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="^targets have shape"):
+        crossent.evaluate(logits, np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="^logits have dtype int64"):
+        crossent.evaluate(np.zeros((3, 2), int), [0, 1, 0])
+    with pytest.raises(ValueError, match="^compare: has shape"):
+        crossent.evaluate(logits, [0, 1, 0], compare=np.zeros((3, 4)))
+    with pytest.raises(
+        ValueError, match="with skip_bad=True, or one value of them with ignore_ind"
+    ):
+        crossent.evaluate(logits, [0, 1, 2])

@@ -240,14 +240,23 @@ def test_what_is_no_size_is_one_line_and_changes_nothing(set_it):
     assert (crossent.get_num_threads(), crossent.get_working_memory()) == before
 
 
-@pytest.mark.parametrize("name", ["hardest", "memory", "bytes", "classes", "first_row"])
-def test_what_is_no_size_of_an_evaluation_is_one_line(name):
+def accumulator_of(**sizes):
+    return crossent.EvaluationAccumulator(**{"classes": 3, **sizes})
+
+
+def evaluation_of(**sizes):
+    return crossent.evaluate(LOGITS, [0, 1], **sizes)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(evaluation_of, "hardest"), (evaluation_of, "memory"), (evaluation_of, "bytes"),
+     (accumulator_of, "hardest"), (accumulator_of, "classes"), (accumulator_of, "first_row")],
+)  # fmt: skip
+def test_what_is_no_size_of_an_evaluation_is_one_line(function, name):
     for value in {**strange_values.NEVER, "less": -(10**5000)}.values():
         with pytest.raises((TypeError, ValueError)) as caught:
-            if name in ("classes", "first_row"):
-                crossent.EvaluationAccumulator(**{"classes": 3, name: value})
-            else:
-                crossent.evaluate(LOGITS, [0, 1], **{name: value})
+            function(**{name: value})
         strange_values.assert_one_line(caught.value, name)
 
 

@@ -147,6 +147,9 @@ def set_loss(model: Model, **options: Any) -> Model:
     if unknown:
         raise TypeError(f"ForCausalLMLoss has no option {min(unknown)}; it has {sorted(_OPTIONS)}")
     kind = type(model).__name__
+    if not isinstance(model, torch.nn.Module):
+        given = "the class" if isinstance(model, type) else kind
+        raise TypeError(f"model must be a model of transformers, not {given}")
     code = getattr(inspect.unwrap(type(model).forward), "__code__", None)
     if code is None or "loss_function" not in code.co_names:
         raise TypeError(

@@ -137,6 +137,15 @@ def test_a_wrapper_is_refused_rather_than_set():
         crossent.hf.set_loss(torch.nn.Linear(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("given", "called"), [(3, "int"), (None, "NoneType"), (torch.nn.Linear, "the class")]
+)
+def test_what_is_no_model_is_refused(given, called):
+    said = f"^model must be a model of transformers, not {called}$"
+    with pytest.raises(TypeError, match=said):
+        crossent.hf.set_loss(given)
+
+
 def test_an_option_that_transformers_decides_is_refused():
     for name in ("reduction", "ignore_index", "normalizer", "lable_smoothing"):
         with pytest.raises(TypeError, match=f"^ForCausalLMLoss has no option {name}"):

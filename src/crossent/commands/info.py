@@ -20,7 +20,7 @@ def collect_info() -> dict[str, Any]:
         "available_isas": crossent.available_isas(),
         "threads": crossent.get_num_threads(),
         "cpus": usable_cpus(),
-        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "settings": {name: os.environ[name] for name in SETTINGS if os.environ.get(name)},
         "front_ends": {framework: installed_version(framework) for framework in FRAMEWORKS},
         "python": platform.python_version(),
         "executable": sys.executable,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,14 @@ class Data:
         assert table is not None
         name, row = table.place(error.row)
         of_all = f" (row {error.row:,} of all)" if row != error.row else ""
+        from_files = any(part.file for part in table.parts)
+        skip_bad = "--skip-bad" if from_files else "skip_bad=True"
+        ignore_index = "--ignore-index" if from_files else "ignore_index"
         remedy = "correct it"
         if error.source in (Source.LOGITS, Source.LOGPROBS, Source.TARGETS):
-            remedy = "correct it, or leave such rows out with --skip-bad"
+            remedy = f"correct it, or leave such rows out with {skip_bad}"
         if error.source == Source.TARGETS and table.axis is None:
-            remedy += ", or one value of them with --ignore-index"
+            remedy += f", or one value of them with {ignore_index}"
         message = f"{name}: row {row:,}{of_all} {error.reason}; {remedy}"
         return BadRow(error.row, error.reason, error.source, message)
 
@@ -87,6 +90,11 @@ def rows_of(table: Table, start: int, stop: int, workspace: Workspace, name: str
     return widened(rows, workspace.array(f"wide {name}", shape, np.uint32))
 
 
+def renamed(array: ArrayFile, name: str) -> ArrayFile:
+    """The same array; one in memory under the name of the argument that it is."""
+    return array if array.file else replace(array, name=name)
+
+
 @contextmanager
 def opened(
     logits: Any, targets: Any, logprobs: Any, *,
@@ -104,7 +112,8 @@ def opened(
         names = LOGITS_NAMES if logprobs is None else LOGPROBS_NAMES
         main = arrays(logits if logprobs is None else logprobs, names)
         of_targets = arrays(targets, TARGETS_NAMES)
-        weights, others = arrays(row_weight, WEIGHT_NAMES), arrays(other, names)
+        weights = arrays(row_weight, WEIGHT_NAMES)
+        others = [renamed(array, "compare") for array in arrays(other, names)]
         if logprobs is None:
             yield fitted(main, of_targets, weights, others, axis=axis, ignore_index=ignore_index)
         else:
@@ -139,7 +148,8 @@ def fitted(
             raise
         swapped = logits[0].dtype.kind in "iu" and targets[0].dtype.kind == "f"
         hint = ". Logits come first: are the two swapped?" if swapped else ""
-        raise BadFile(f"{name}: {error}{hint}") from None
+        place = "" if str(error).startswith(name) else f"{name}: "  # arrays are called as arguments
+        raise BadFile(f"{place}{error}{hint}") from None
     if form == arguments.DISTRIBUTIONS and ignore_index != options.IGNORE_INDEX:
         options.check_for_distributions(options.Options(ignore_index=ignore_index))
     if axis == 0 and len(logits) > 1:
