@@ -103,6 +103,18 @@ def test_the_share_of_the_hardest_rows_is_that_of_the_losses() -> None:
     assert charts.share_of_hardest(one, 0.1) == pytest.approx(wanted, abs=0.005)
 
 
+@pytest.mark.parametrize("spread", [0.1, 1, 30])
+def test_the_losses_have_a_scale_to_read(spread: float) -> None:
+    """Losses of few decades too have several numbers below them."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((400, 6)) * spread
+    axes = charts.loss_distribution(crossent.evaluate(logits, rng.integers(0, 6, 400)))
+    axes.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    assert sum(low <= place <= high and bool(label.get_text()) for place, label in ticks) >= 2
+
+
 def test_the_command_writes_it_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "report.html"
     assert cli.main(["eval", "--report", str(path)]) == 0

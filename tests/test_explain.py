@@ -538,6 +538,11 @@ BAD_USAGE = [
     (["--targets", "0, 1, 2"], "2 rows of 3 classes need 2 class numbers"),
     (["--targets", "0.5, 1"], "class numbers are whole, 0 to 2"),
     (["--targets", "1, 0, 0; 0, -1, 0"], "row 1, class 1 is -1"),
+    (
+        ["--logits", "2; -1; 3", "--targets", "1, 0, 1"],
+        "the only class is 0. For one score z a row",
+    ),
+    (["--logits", "2, -1, 3", "--targets", "1, 0, 1"], "by its sum. For one score z a row"),
     (["--targets", "1, 0, 0; 1, 1, 0"], "the shares of row 1 add up to 2, and a whole is 1"),
     (["--targets", "a, b"], "'a', not a number; write class numbers such as"),
     (["--classes", "a, b"], "--classes: 2 names for 3 classes; give one for each, with commas"),

@@ -266,7 +266,7 @@ def raise_bad_target(
     value = targets[where]
     place = ", ".join(str(int(i)) for i in where)
     name = f"{words.targets}[{place}]" if targets.ndim else words.targets
-    labels_fit = f"labels start at 0, so {classes} classes are 0 .. {classes - 1}"
+    are = "the only class is 0" if classes == 1 else f"{classes} classes are 0 .. {classes - 1}"
     # An axis that fits the shapes too has as many classes, so the label is bad there as well; but
     # the wrong axis may be what put it there.
     fitting = _fitting_axes(targets.shape, logits.shape, axis)
@@ -276,8 +276,8 @@ def raise_bad_target(
     if classes == 1:
         hint += f". {stack_scores('N', words)}"
     raise IndexError(
-        f"{name} is {value} (row {row}), not a class: {labels_fit}, and ignore_index marks rows "
-        f"to leave out{hint}"
+        f"{name} is {value} (row {row}), not a class: labels start at 0, so {are}, and "
+        f"ignore_index marks rows to leave out{hint}"
     )
 
 

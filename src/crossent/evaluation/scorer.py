@@ -277,10 +277,12 @@ def refuse(block: Block, u: Array, labels: Labels, i: int) -> None:
     if labels.bad[i]:
         assert block.targets is not None
         label, classes = block.targets[i], u.shape[1]
-        hint = " (do yours start at 1?)" if label == classes else ""
+        fit = f"labels are 0 .. {classes - 1}"
         if classes == 1:
-            hint = f". {arguments.stack_scores('N')}"
-        raise BadRow(row, f"has label {label}; labels are 0 .. {classes - 1}{hint}", Source.TARGETS)
+            fit = f"the only class is 0. {arguments.stack_scores('N')}"
+        elif label == classes:
+            fit += " (do yours start at 1?)"
+        raise BadRow(row, f"has label {label}; {fit}", Source.TARGETS)
     if np.isnan(u[i]).any() or u[i].max() in (np.inf, -np.inf):
         raise BadRow(row, NO_LOSS, Source.LOGITS)
     raise BadRow(row, "has no loss: it holds nan", Source.TARGETS)

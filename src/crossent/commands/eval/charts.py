@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from crossent.commands.demo.figure import (
@@ -36,6 +36,7 @@ WIDTH, HEIGHT = 4.6, 3.1
 FONT = 10
 SMALLEST_LOSS = 1e-7  # rows below it share the first bar
 BARS = 40
+FEW_DECADES = 1e3  # losses that differ by less have numbers within their decades
 LUMPED = 0.005  # the share of easy rows that the first bar holds too
 MATRIX_CLASSES = 12  # up to which confusion is drawn as a matrix
 LISTED = 12  # classes or pairs that are drawn
@@ -111,6 +112,9 @@ def loss_distribution(result: EvaluationResult) -> Axes:
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.3 * bars.max())
+    if edges[-1] < FEW_DECADES * edges[0]:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     marks = [("median", result.quantiles["median"], INK), ("mean", result.nll, RED)]
     marks.sort(key=lambda mark: mark[1])

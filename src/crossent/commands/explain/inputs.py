@@ -24,6 +24,7 @@ HOW_TO_WRITE = {
     "--logits": 'write rows such as "2, 1, .1; .1, 2, 1.9"',
     "--targets": 'write class numbers such as "1, 0", or say with --classes what the names are',
 }
+TWO_CLASSES = 'For one score z a row, of two classes, give the logits as rows "0, z"'
 LONGEST_NAME = 40
 LARGEST_READ = 256 << 20  # bytes of a file that is read whole
 MOST_SHARES = 1.001  # what the shares of a row may add up to: 1, rounded
@@ -279,10 +280,10 @@ def checked_labels(given: Given, labels: Array, classes: int) -> Array:
             f"holds {labels.dtype}, one a row; class numbers are whole, 0 to {classes - 1}"
         )
     if bad := first_bad(labels[:, None], lambda block: (block < 0) | (block >= classes)):
-        raise given.wrong(
-            f"row {bad[0]} has class {labels[bad[0]]}; labels start at 0, so {classes} classes are "
-            f"0 to {classes - 1}: correct it or leave that row out"
-        )
+        are = f"{classes} classes are 0 to {classes - 1}: correct it or leave that row out"
+        if classes == 1:
+            are = f"the only class is 0. {TWO_CLASSES}"
+        raise given.wrong(f"row {bad[0]} has class {labels[bad[0]]}; labels start at 0, so {are}")
     return labels.astype(np.int64)
 
 
@@ -296,9 +297,11 @@ def checked_shares(given: Given, table: Array) -> Array:
         )
     sums = table.sum(axis=1, dtype=np.float64, keepdims=True)
     if bad := first_bad(sums, lambda block: block > MOST_SHARES):
+        fix = "divide the row by its sum"
+        if len(table) == 1:  # of N scores rather, with as many labels
+            fix += f". {TWO_CLASSES}"
         raise given.wrong(
-            f"the shares of row {bad[0]} add up to {sums[bad]:g}, and a whole is 1: divide the row "
-            "by its sum"
+            f"the shares of row {bad[0]} add up to {sums[bad]:g}, and a whole is 1: {fix}"
         )
     return table
 
