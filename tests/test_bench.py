@@ -250,7 +250,7 @@ def test_help_teaches_and_names_every_contender(capsys, monkeypatch):
         (["--json", "--markdown"], 2, "choose one"),
         (["--plot", "a.txt"], 2, "--plot a.txt"),
         (["--from", "no-such.json"], 1, "no-such.json"),
-        (["--from", "bad.json"], 1, "crossent bench --json > bad.json"),
+        (["--from", "bad.json"], 1, "crossent bench --json > run.json"),
         (["--from", "bad.json", "--quick"], 2, "leave out"),
     ],
 )
@@ -295,7 +295,7 @@ def error_of(capsys, path):
     shown = capsys.readouterr()
     assert shown.out == ""
     told, advice = shown.err.split("; make one: ")
-    assert advice == f"crossent bench --json > {path}\n"
+    assert advice == "crossent bench --json > run.json\n"
     return told
 
 
@@ -322,6 +322,16 @@ def test_what_is_no_run_at_all_is_one_line(content, tmp_path, capsys):
     path = tmp_path / "run.json"
     path.write_bytes(content)
     assert len(error_of(capsys, path)) < 500
+
+
+def test_no_advice_names_a_file_of_data_to_be_written_over(tmp_path, capsys):
+    np.save(tmp_path / "logits.npy", np.zeros((2, 2)))
+    assert "not a run" in error_of(capsys, tmp_path / "logits.npy")
+
+
+def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path, capsys):
+    assert cli.main(["bench", "--from", str(tmp_path / "rnu.json")]) == 1
+    assert capsys.readouterr().err.endswith("rnu.json: there is no such file; is the path right?\n")
 
 
 def test_every_field_that_is_missing_is_named(saved_run, tmp_path, capsys):

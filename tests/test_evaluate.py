@@ -478,3 +478,8 @@ def test_errors_of_arrays_speak_of_arguments() -> None:
         ValueError, match="with skip_bad=True, or one value of them with ignore_ind"
     ):
         crossent.evaluate(logits, [0, 1, 2])
+
+
+def test_the_quantiles_of_losses_of_0_are_0() -> None:
+    quantiles = crossent.evaluate(np.zeros((3, 1)), [0, 0, 0]).quantiles
+    assert quantiles == {"median": 0, "p90": 0, "p99": 0}

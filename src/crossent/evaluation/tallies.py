@@ -105,7 +105,8 @@ def calibration_error(
 class LossHistogram(Sums):
     """Rows by loss, in bins of which 32 make a doubling: the leading bits of a float32.
 
-    So a bin is about 2 % wide anywhere from 1e-45 to 1e38, and quantiles are right to that.
+    So a bin is about 2 % wide anywhere from 1e-38 to 1e38, and quantiles are right to that; what
+    rounds to less than the first bin's end, 4e-40, counts as 0.
     """
 
     BITS = 14  # sign, 8 of the exponent, 5 of the significand
@@ -138,7 +139,9 @@ class LossHistogram(Sums):
             return [float("nan")] * len(shares)
         reached = np.cumsum(counts)
         places = [int(np.searchsorted(reached, share * reached[-1])) for share in shares]
-        middle = np.where(np.isinf(low), low, 0.5 * (low + np.where(np.isinf(high), low, high)))
+        middle = np.where(
+            (low == 0) | np.isinf(low), low, 0.5 * (low + np.where(np.isinf(high), low, high))
+        )
         return [float(middle[min(place, len(middle) - 1)]) for place in places]
 
 

@@ -86,8 +86,11 @@ def with_printable_words(report: Report) -> Report:
 
 def read_report(path: Path) -> Report:
     """A report that ``--json`` wrote."""
-    with path.open("rb") as file:
-        found = file.read(MOST_BYTES + 1)
+    try:
+        with path.open("rb") as file:
+            found = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; is the path right?") from None
     try:
         if len(found) > MOST_BYTES:
             raise ValueError(f"longer than {MOST_BYTES >> 20} MiB")
@@ -95,7 +98,7 @@ def read_report(path: Path) -> Report:
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not a run that this version saved ({str(error)[:200]}); make one: "
-            f"crossent bench --json > {path}"
+            "crossent bench --json > run.json"  # not over a file that holds something else
         ) from None
 
 
@@ -103,7 +106,10 @@ def measure(request: Request) -> Report:
     """What was asked for, measured; or UsageError that says what there is to choose from."""
     threads = usable_cpus() if request.threads is None else request.threads
     if not 1 <= threads <= usable_cpus():
-        raise UsageError(f"--threads {request.threads}: this process may use {usable_cpus()} CPUs")
+        raise UsageError(
+            f"--threads {request.threads}: give 1 to {usable_cpus()}, the CPUs that this process "
+            "may use"
+        )
     usual_rounds = QUICK_ROUNDS if request.quick else ROUNDS
     rounds = usual_rounds if request.rounds is None else request.rounds
     if rounds < 1:
