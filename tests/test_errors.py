@@ -45,6 +45,11 @@ CASES = {
         "logits have dtype complex128; they must be float64, float32, float16 or bfloat16",
     ),
     "object logits": ({"logits": np.ones((4, 3), object)}, TypeError, "logits have dtype object"),
+    "text for labels": (
+        {"targets": ["a", "b", "c", "d"]},
+        TypeError,
+        "must be integers, not text: ",
+    ),
     "text for logits": ({"logits": np.full((4, 3), "1")}, TypeError, "logits have dtype <U1"),
     "ragged logits": (
         {"logits": [[1.0, 2.0], [3.0]]},
@@ -52,7 +57,7 @@ CASES = {
         "logits must be an array or nested lists of real numbers: ",
     ),
     "complex list": ({"logits": [[1j, 2.0]]}, TypeError, "nested lists of real numbers"),
-    "no logits": ({"logits": None}, (TypeError, ValueError), "logits"),
+    "no logits": ({"logits": None}, TypeError, "nested lists of real numbers, not None"),
     "a number for logits": (
         {"logits": 3.0},
         ValueError,

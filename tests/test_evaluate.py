@@ -483,3 +483,12 @@ def test_errors_of_arrays_speak_of_arguments() -> None:
 def test_the_quantiles_of_losses_of_0_are_0() -> None:
     quantiles = crossent.evaluate(np.zeros((3, 1)), [0, 0, 0]).quantiles
     assert quantiles == {"median": 0, "p90": 0, "p99": 0}
+
+
+def test_an_output_is_a_path_or_one_line(tmp_path: Path) -> None:
+    for name in ("grad", "losses"):
+        with pytest.raises(TypeError, match=f"^{name} must be a path, not int$"):
+            crossent.evaluate(np.zeros((3, 2)), [0, 1, 0], **{name: 3})
+    path = os.fsencode(tmp_path / "losses.npy")
+    crossent.evaluate(np.zeros((3, 2)), [0, 1, 0], losses=path)
+    assert np.load(os.fsdecode(path)).shape == (3,)

@@ -84,6 +84,7 @@ def as_words(array: Array) -> Array:
     return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
 
 
+_TEXT = ("<U", "|S", "str", "bytes")  # how dtypes of text and their names begin
 _NAMES = {np.dtype(name).char: name for name in (*FLOATS - {"bfloat16"}, *_INTEGERS, "bool")}
 
 
@@ -112,6 +113,8 @@ def logits_array(logits: ArrayLike, name: str = "logits") -> Array:
         array = np.asarray(logits)
         check_float(name, _name_of(array.dtype))
         return array
+    if logits is None:  # a nan to NumPy
+        raise TypeError(f"{name} must be an array or nested lists of real numbers, not None")
     try:
         return np.asarray(logits, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -220,6 +223,8 @@ def stack_scores(count: object, words: Words = ARRAYS) -> str:
 
 def _raise_not_indices(shape: Shape, dtype: str, logits_shape: Shape, words: Words) -> NoReturn:
     fix = f"convert {words.them}, e.g. {words.as_integers}"
+    if dtype.startswith(_TEXT):
+        dtype = "text"
     if dtype == "bool":
         fix = f"for two classes use {words.as_integers}"
     elif dtype not in _REAL and not dtype.startswith("float"):

@@ -104,7 +104,7 @@ def evaluate(
         check_logprobs(loss, has_others=grad is not None or temperature)
     if temperature and softcap is not None:
         raise BadOption("the temperature of capped logits is not defined; drop one of the two")
-    grad, losses = (None if path is None else Path(path) for path in (grad, losses))
+    grad, losses = output_path("grad", grad), output_path("losses", losses)
     check_outputs(grad, losses)
     if logits is None and logprobs is None:
         from crossent.digits import held_out_outputs  # read only where nothing else is given
@@ -127,6 +127,14 @@ def evaluate(
         return result
     bits = result.nll * sums.sums.nll.divisor / math.log(2)
     return replace(result, bytes=bytes, bits_per_byte=bits / bytes)
+
+
+def output_path(name: str, given: Any) -> Path | None:
+    """The path of an output, or None."""
+    try:
+        return None if given is None else Path(os.fsdecode(given))
+    except TypeError:
+        raise TypeError(f"{name} must be a path, not {type(given).__name__}") from None
 
 
 def check_request(logits: Any, targets: Any, logprobs: Any, compare: Any) -> None:
