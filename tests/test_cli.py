@@ -81,6 +81,9 @@ def test_info_shows_settings_from_the_environment(
     monkeypatch.setenv("CROSSENT_NUM_THREADS", "1")
     assert cli.main(["info"]) == 0
     assert "CROSSENT_NUM_THREADS" in capsys.readouterr().out
+    monkeypatch.setenv("CROSSENT_NUM_THREADS", "")  # as if it were not set
+    assert cli.main(["info"]) == 0
+    assert "CROSSENT_NUM_THREADS" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
