@@ -124,10 +124,12 @@ def test_labels_may_be_indices_and_the_class_axis_anywhere():
     assert bits(criterion.probabilities.T) == bits(crossent.softmax(A))
 
 
-def test_an_unknown_option_is_an_error_at_once_and_an_unknown_reduction_in_forward():
+def test_an_option_that_is_none_or_has_no_such_value_is_an_error_at_once():
     with pytest.raises(
         TypeError, match="no option 'smoothing'; the options are weight, .*label_smoothing"
     ):
         CrossEntropyLoss(smoothing=0.1)
     with pytest.raises(ValueError, match="reduction must be"):
-        CrossEntropyLoss("average").forward(A, Y)
+        CrossEntropyLoss("average")
+    with pytest.raises(ValueError, match="label_smoothing must be from 0 to 1, not 2"):
+        CrossEntropyLoss(label_smoothing=2)

@@ -7,6 +7,7 @@ from typing import Any, cast
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import loss, softmax
+from crossent.options import DEFAULTS, checked
 
 Array = NDArray[Any]
 
@@ -25,7 +26,7 @@ class CrossEntropyLoss:
         options: every other option of `crossent.cross_entropy`, by name.
 
     Raises:
-        TypeError: there is no such option.
+        TypeError, ValueError: there is no such option, or none of this value.
 
     Attributes:
         A: the logits of the last forward, None before it.
@@ -50,6 +51,7 @@ class CrossEntropyLoss:
         for name in options:
             if name not in known:
                 raise TypeError(f"there is no option {name!r}; the options are {', '.join(known)}")
+        checked({**DEFAULTS, "reduction": reduction, **options})
         self.reduction = reduction
         self.options = options
         self.A: ArrayLike | None = None
