@@ -20,8 +20,9 @@ struct Strided {
 // What a caller gives for a number may change arrays that have been checked, as it is asked for its value.
 inline void check_unchanged(bool fits, const char* name) {
   if (!fits) {
-    throw std::invalid_argument(std::string(name) + ": its shape or dtype is no longer the one that was checked; "
-                                                    "something changed it during the call");
+    throw std::invalid_argument(std::string(name) +
+                                ": its shape or dtype is no longer the one that was checked; "
+                                "something changed it during the call");
   }
 }
 

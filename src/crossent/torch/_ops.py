@@ -107,8 +107,8 @@ def _hvp(vector: Tensor, grad_loss: Tensor, *problem: Any) -> Tensor:
 
 
 def _along(vector: Tensor, *problem: Any) -> Tensor:
-    logits, *others = _checked(*problem)
-    return _autograd.along(_compute.like_input(vector, logits), logits, *others)
+    checked = _checked(*problem)
+    return _autograd.along(_compute.like_input(vector, checked[0]), *checked)
 
 
 def _along_like(vector: Tensor, *problem: Any) -> Tensor:
