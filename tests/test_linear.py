@@ -380,3 +380,9 @@ def test_the_process_stays_within_the_working_memory():
     )  # fmt: skip
     for name, (grown, allowed) in json.loads(done.stdout).items():
         assert grown <= allowed, name
+
+
+def test_a_loss_beyond_float32_is_infinite_without_a_warning(recwarn):
+    ones = np.ones((3, 2), np.float32)
+    assert crossent.linear_cross_entropy(ones, ones, [0, 1, 2], normalizer=1e-300) == np.inf
+    assert not recwarn

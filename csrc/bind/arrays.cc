@@ -88,7 +88,11 @@ void Operand::read_address(PyObject* parts) {
   array.type = type_from(PyTuple_GetItem(parts, 1));
   PyObject* const elements = PyTuple_GetItem(parts, 2);
   PyObject* const extents = PyTuple_Size(parts) > 3 ? PyTuple_GetItem(parts, 3) : nullptr;
+  has_shape = extents != nullptr;
   check_dimensions(PyTuple_Size(elements));
+  if (extents && PyTuple_Size(extents) != PyTuple_Size(elements)) {
+    throw nb::value_error("crossent._core: shape and strides of different dimensions");
+  }
   dimensions = static_cast<int>(PyTuple_Size(elements));
   for (int d = 0; d < dimensions; ++d) {
     strides[d] = PyLong_AsLongLong(PyTuple_GetItem(elements, d)) * size_of(array.type);

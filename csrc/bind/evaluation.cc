@@ -95,9 +95,9 @@ void rank_block(const Operand& logits, nb::handle targets, nb::handle label, nb:
   problem.classes = classes;
   problem.form = has_classes ? Targets::distribution : Targets::index;
   RowLayout layout(logits, 1);
-  layout.add(problem.logits, logits, 1);
-  layout.add(problem.targets, target, has_classes ? 1 : kNoClasses);
-  layout.add(problem.loss, losses, kNoClasses);
+  layout.add(problem.logits, logits, 1, "logits");
+  layout.add(problem.targets, target, has_classes ? 1 : kNoClasses, "targets");
+  layout.add(problem.loss, losses, kNoClasses, "loss");
   problem.rows = layout.settle();
   without_lock([&] { ranking.rank_all(); });
 }

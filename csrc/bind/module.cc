@@ -104,7 +104,16 @@ nb::object record(PyTypeObject* type, std::initializer_list<PyObject*> values) {
 
 // 3. Problems.
 
-const double* numbers_of(const Operand& weight) { return reinterpret_cast<const double*>(weight.array.data); }
+bool is_float(Type type) { return type <= Type::bfloat16; }
+bool is_integer(Type type) { return !is_float(type) && type != Type::boolean; }
+
+const double* numbers_of(const Operand& weight, int64_t classes) {
+  const Array& array = weight.array;
+  const bool is_line = weight.dimensions == 1 && weight.has_shape && weight.shape[0] == classes &&
+                       (classes == 1 || weight.strides[0] == sizeof(double));
+  check_unchanged(!array || (is_line && array.type == Type::float64 && !array.swapped), "weight");
+  return reinterpret_cast<const double*>(array.data);
+}
 
 ParallelFor threads_for(const Operand& operand) { return operand.is_address() ? torch_threads() : our_threads; }
 
@@ -117,10 +126,12 @@ nb::object judge_targets(nb::handle options, int64_t classes, nb::handle targets
   problem.options = options_from(options);
   problem.form = axis.is_none() ? Targets::index : Targets::distribution;
   problem.classes = classes;
-  problem.weight = numbers_of(weights);
+  problem.weight = numbers_of(weights, classes);
+  check_unchanged(class_axis < target.dimensions && (class_axis == kNoClasses || target.shape[class_axis] == classes),
+                  "targets");
   RowLayout layout(target, class_axis);
-  layout.add(problem.targets, target, class_axis);
-  layout.add(problem.verdict, verdicts, kNoClasses);
+  layout.add(problem.targets, target, class_axis, "targets");
+  layout.add(problem.verdict, verdicts, kNoClasses, "verdict");
   problem.rows = layout.settle();
   const Judgement found = without_lock([&] { return judge(problem, threads_for(target)); });
   return record(judgement_type, {PyLong_FromLongLong(found.bad_row), PyFloat_FromDouble(found.divisor)});
@@ -158,22 +169,25 @@ nb::object solve_problem(Output output, nb::handle options, int axis, nb::handle
   Problem problem;
   problem.output = output;
   problem.options = options_from(options);
+  check_unchanged(axis < logit.dimensions && logit.shape[axis] > 0 && is_float(logit.array.type), "logits");
   problem.classes = logit.shape[axis];
-  problem.weight = numbers_of(weights);
+  problem.weight = numbers_of(weights, problem.classes);
   const bool has_classes = target.dimensions == logit.dimensions;
   if (target.array) problem.form = has_classes ? Targets::distribution : Targets::index;
+  check_unchanged(problem.form != Targets::index || is_integer(target.array.type), "targets");
+  check_unchanged(!gradient.array || gradient.array.type == logit.array.type, "out");
   if (is_factor) problem.scale = PyFloat_AsDouble(grad_loss.ptr());
   RowLayout layout(logit, axis);
-  layout.add(problem.logits, logit, axis);
-  layout.add(problem.targets, target, has_classes ? axis : kNoClasses);
-  layout.add(problem.grad_loss, factors, kNoClasses);
-  layout.add(problem.vector, vectors, axis);
-  layout.add(problem.grad, gradient, axis);
-  layout.add(problem.lse, lses, kNoClasses);
-  layout.add(problem.entropy, entropies, kNoClasses);
-  layout.add(problem.argmax, largest, kNoClasses);
+  layout.add(problem.logits, logit, axis, "logits");
+  layout.add(problem.targets, target, has_classes ? axis : kNoClasses, "targets");
+  layout.add(problem.grad_loss, factors, kNoClasses, "grad_loss");
+  layout.add(problem.vector, vectors, axis, "vector");
+  layout.add(problem.grad, gradient, axis, "out");
+  layout.add(problem.lse, lses, kNoClasses, "lse");
+  layout.add(problem.entropy, entropies, kNoClasses, "entropy");
+  layout.add(problem.argmax, largest, kNoClasses, "argmax");
   if (problem.options.reduction == Reduction::none) {
-    layout.add(problem.loss, losses, kNoClasses);
+    layout.add(problem.loss, losses, kNoClasses, "loss");
   } else {
     problem.total = losses.array;
   }

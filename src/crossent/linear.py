@@ -152,7 +152,8 @@ def _loss(
     total = _blocks.run(_head(layer, judged, grads, adds), kernel, kept, wants_grad)
     if chosen.reduction == "none":
         return losses.reshape(judged.shape), grads
-    return dtype.type(mean(total, judged.divisor, chosen)), grads
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite
+        return dtype.type(mean(total, judged.divisor, chosen)), grads
 
 
 @overload

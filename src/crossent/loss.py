@@ -63,12 +63,12 @@ def _loss_and_grad(
     given: the arguments of a public function, by name.
     """
     axis = arguments.class_axis(logits, given["axis"])
+    classes, rows = logits.shape[axis], arguments.row_shape(logits, axis)
     target, form = arguments.target_array(given["targets"], logits, axis)
     chosen = options.checked(given)
     if form == arguments.DISTRIBUTIONS:
         options.check_for_distributions(chosen)
-    weight = arguments.class_weight(given["weight"], logits.shape[axis])
-    rows = arguments.row_shape(logits, axis)
+    weight = arguments.class_weight(given["weight"], classes)
     factor = arguments.grad_loss_array(given.get("grad_loss"), rows, chosen.reduction)
     loss_shape = rows if chosen.reduction == "none" else ()
     loss = np.empty(loss_shape, arguments.loss_type(logits))

@@ -189,3 +189,109 @@ def test_a_nested_target_is_named():
 def test_a_layer_without_features_has_even_logits():
     loss = ct.linear_cross_entropy(torch.zeros(N, 0), torch.zeros(C, 0), LABELS)
     torch.testing.assert_close(loss, torch.tensor(float(C)).log())
+
+
+class _Changes:
+    """A number that, when it is asked for its value, puts other data in a tensor's place."""
+
+    def __init__(self, tensor, data):
+        self.tensor, self.data = tensor, data
+
+    def __float__(self):
+        self.tensor.data = self.data
+        return 0.5
+
+
+@pytest.mark.parametrize("function", [ct.cross_entropy, ct.token_scores])
+@pytest.mark.parametrize("changed", ["input", "target", "dtype"])
+def test_a_tensor_that_a_number_changes_is_an_error(function, changed):
+    logits, target = torch.zeros(N, C), torch.zeros(N, dtype=torch.int64)
+    number = {
+        "input": _Changes(logits, torch.zeros(N + 1, C)),
+        "target": _Changes(target, torch.zeros(1, dtype=torch.int64)),
+        "dtype": _Changes(logits, torch.zeros(N, C, dtype=torch.int32)),
+    }[changed]
+    with pytest.raises(ValueError, match="no longer the one that was checked"):
+        function(logits, target, logit_scale=number)
+
+
+def test_a_target_that_a_number_changes_is_an_error_of_the_linear_form():
+    target = torch.zeros(N, dtype=torch.int64)
+    number = _Changes(target, torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="^targets: its shape or dtype"):
+        ct.linear_cross_entropy(torch.zeros(N, D), torch.zeros(C, D), target, z_loss=number)
+
+
+def test_class_weights_that_a_number_changes_are_an_error():
+    weight = torch.ones(C, dtype=torch.float64)
+    number = _Changes(weight, torch.ones(1, dtype=torch.float64))
+    with pytest.raises(ValueError, match="^weight: its shape or dtype"):
+        ct.cross_entropy(torch.zeros(N, C), LABELS, weight, z_loss=number)
+
+
+@pytest.mark.parametrize("ignore_index", [2**64 - 1, 2**64, -(2**63) - 1])
+@pytest.mark.parametrize("count", [1, 2])
+def test_derivatives_know_ignored_labels_that_are_no_int64(ignore_index, count):
+    """What forward takes backward takes: the scores', and second derivatives of the loss."""
+    labels = LABELS.to(torch.uint64)
+    if ignore_index == 2**64 - 1:
+        labels = torch.tensor([0, 1, 2, 3, 4, ignore_index], dtype=torch.uint64)
+    plain = labels.to(torch.int64)  # of which the ignored is -1
+    found = []
+    for target, ignored in ((labels, ignore_index), (plain, -1)):
+        logits = _leaf()
+        if count == 1:
+            scores = ct.token_scores(logits, target, ignore_index=ignored)
+            loss = scores.nll.sum() + scores.entropy.sum()
+            found.append(torch.autograd.grad(loss, logits, create_graph=True)[0])
+        else:
+            loss = ct.cross_entropy(logits, target, ignore_index=ignored)
+            (grad,) = torch.autograd.grad(loss, logits, create_graph=True)
+            found.append(
+                torch.autograd.grad(grad.sum() + grad.square().sum(), logits, create_graph=True)[0]
+            )
+    assert torch.equal(*found)
+
+
+def test_a_loss_beyond_float32_is_infinite_in_the_linear_form():
+    layer = torch.ones(N, D), torch.ones(C, D), LABELS
+    assert ct.linear_cross_entropy(*layer, normalizer=1e-300) == torch.inf
+
+
+_PLAIN = Options()
+
+
+def test_an_operator_of_scores_gives_every_row_whatever_the_reduction():
+    logits = _leaf().detach()
+    for reduction in ("none", "mean", "sum"):
+        found = torch.ops.crossent.token_scores(
+            logits, LABELS, *_PLAIN._replace(reduction=reduction)
+        )
+        assert all(map(torch.equal, found, ct.token_scores(logits, LABELS)))
+        layer = logits, torch.eye(C), None, LABELS
+        found = torch.ops.crossent.linear_token_scores(
+            *layer, *_PLAIN._replace(reduction=reduction)
+        )
+        assert all(map(torch.equal, found, ct.linear_token_scores(logits, torch.eye(C), LABELS)))
+
+
+def test_an_operator_s_gradient_of_scores_checks_what_it_is_given():
+    grad = torch.ops.crossent.token_scores_grad
+    with pytest.raises(ValueError, match="no classes"):
+        grad(torch.ones(N), None, None, torch.zeros(N, 0), LABELS, *_PLAIN)
+    with pytest.raises(ValueError, match=r"incoming gradient has shape \(1,\)"):
+        grad(None, None, torch.ones(1), _leaf().detach(), LABELS, *_PLAIN)
+
+
+def test_an_operator_s_vector_is_not_broadcast():
+    with pytest.raises(ValueError, match=r"vector has shape \(5,\)"):
+        torch.ops.crossent.cross_entropy_along(
+            torch.ones(C), _leaf().detach(), LABELS, None, *_PLAIN
+        )
+
+
+def test_an_incoming_gradient_that_is_not_real_is_named_by_its_dtype():
+    options = _PLAIN._replace(reduction="none")
+    incoming = torch.ones(N, dtype=torch.complex64)
+    with pytest.raises(TypeError, match=r"dtype torch\.complex64; it must hold real numbers"):
+        torch.ops.crossent.cross_entropy_grad(incoming, _leaf().detach(), LABELS, None, *options)

@@ -88,7 +88,7 @@ def judge(
         IndexError: an index target is neither a class nor ignored.
     """
     classes = shape[1 if len(shape) > 1 else 0]
-    targets = (*given("target", target), target.shape)
+    targets = given("target", target)
     weights = None if weight is None else given("weight", weight := weight.contiguous())
     judgement = _core.judge(options, classes, targets, axis, weight=weights, verdict=verdict)
     if judgement.bad_row >= 0:
@@ -123,7 +123,7 @@ def solve(
         operands["grad_loss"] = (given if by_row else number)(INCOMING, grad_loss)
     shape = logits.shape
     axis = 1 if len(shape) > 1 else 0
-    whole = (*given("input", logits), shape)
+    whole = given("input", logits)
     targets = given("target", target)
     outcome = _core.solve(output, options, axis, whole, targets, operands, divisor)
     if outcome.bad_row >= 0:
@@ -166,17 +166,22 @@ def gradient(
     """
     if out is None or out.dtype is not logits.dtype or out.shape != logits.shape:
         out = fresh_like(logits)  # also where other data took the logits' place
-    grad_loss = _like_loss(grad_loss, logits.shape, options)
+    grad_loss = like_loss(grad_loss, logits.shape, options)
     _check_fits(target, logits.shape)
     along = None
     if vector is not None:
-        if vector.shape != logits.shape:
-            raise ValueError(f"vector has shape {tuple(vector.shape)}, not the input's")
-        vector = plain("vector", vector)
+        vector = like_input(vector, logits)
         along = given("vector", vector)
     into = described(out)
     solve(output, logits, target, weight, options, grad_loss=grad_loss, vector=along, grad=into)
     return out
+
+
+def like_input(vector: Tensor, logits: Tensor) -> Tensor:
+    """The vector of a product with the Hessian as the core takes it; it has the logits' shape."""
+    if vector.shape != logits.shape:
+        raise ValueError(f"vector has shape {tuple(vector.shape)}, not the input's")
+    return plain("vector", vector)
 
 
 def _check_fits(target: Tensor, shape: torch.Size) -> None:
@@ -189,7 +194,7 @@ def _check_fits(target: Tensor, shape: torch.Size) -> None:
         )
 
 
-def _like_loss(grad_loss: Tensor, shape: torch.Size, options: Options) -> Tensor:
+def like_loss(grad_loss: Tensor, shape: torch.Size, options: Options) -> Tensor:
     """An incoming gradient as the core takes it; it has the loss's shape. shape: of the logits."""
     expected = shape[:1] + shape[2:] if len(shape) > 1 else ()
     if grad_loss.shape != (expected if options.reduction == "none" else ()):
@@ -369,7 +374,7 @@ def linear_loss(
     """
     shape = layer.logits_shape
     if grad_loss is not None:
-        grad_loss = _like_loss(grad_loss, shape, options)
+        grad_loss = like_loss(grad_loss, shape, options)
         _check_fits(target, shape)
         given(INCOMING, grad_loss)
     rows = _judged(shape, target, weight, options)
@@ -394,7 +399,10 @@ def linear_loss(
 
     kept = rows.kept if rows.divisor else np.empty(0, np.intp)
     total = _blocks.run(_head(layer, grads), kernel, kept, differentiates)
-    return losses if none else losses.fill_(mean(total, rows.divisor, options))
+    if none:
+        return losses
+    value = mean(total, rows.divisor, options)
+    return losses.copy_(torch.tensor(value, dtype=torch.float64))  # infinite beyond float32
 
 
 def linear_scores(

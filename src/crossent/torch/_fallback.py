@@ -101,8 +101,15 @@ def _without_mass(mass: Any, differences: Tensor) -> Tensor:
 def _labels(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """(class indices as int64, 0 where ignored; which are kept)."""
     index = target.to(torch.int64)
-    kept = torch.ne(index, ignore_index)
+    kept = torch.ne(index, _as_int64(ignore_index))
     return torch.where(kept, index, 0), kept
+
+
+def _as_int64(ignore_index: int) -> int:
+    """What an ignored label is as int64, where the core took them in forward; -1 where none is."""
+    if -(2**63) <= ignore_index < 2**63:
+        return ignore_index
+    return ignore_index - 2**64 if 2**63 <= ignore_index < 2**64 else -1
 
 
 def loss(
@@ -379,7 +386,7 @@ def linear_loss(
 
     indexed = target.dim() < linear_weight.dim()
     if indexed:
-        counts = torch.ne(target.to(torch.int64), options.ignore_index)
+        counts = _labels(target, options.ignore_index)[1]
         counts = counts.unsqueeze(-1).flatten(1).any(1, keepdim=True)
         input = torch.where(counts, input, 0.0)  # what an ignored row holds must not spread
     found = _of_blocks(of_block, input, target, linear_weight, linear_bias, weight, logit_scale)

@@ -7,6 +7,8 @@ of bounds.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 
 from crossent import _core
@@ -14,10 +16,19 @@ from crossent.torch import _internals
 
 Tensor = torch.Tensor
 Described = tuple[int, _core.Type, tuple[int, ...]]  # address, type, strides in elements
+Given = tuple[int, _core.Type, tuple[int, ...], tuple[int, ...]]  # the same, and the shape
 
 INCOMING = "the incoming gradient"  # its name in messages
 
-_TYPES = {getattr(torch, each.name): each for each in _core.Type}
+
+class _Types(dict[torch.dtype, _core.Type]):
+    """The core's types of numbers by PyTorch's."""
+
+    def __missing__(self, dtype: torch.dtype) -> NoReturn:
+        raise TypeError(f"a tensor given to the loss has dtype {dtype}; it must hold real numbers")
+
+
+_TYPES = _Types({getattr(torch, each.name): each for each in _core.Type})
 _HUGE = 4 << 20  # bytes from which huge pages pay
 
 
@@ -26,14 +37,14 @@ def described(tensor: Tensor) -> Described:
     return tensor.data_ptr(), _TYPES[tensor.dtype], tensor.stride()
 
 
-def given(name: str, tensor: Tensor) -> Described:
-    """The same of a caller's tensor, whose memory is checked."""
+def given(name: str, tensor: Tensor) -> Given:
+    """The same of a caller's tensor, whose memory is checked here and its shape by the core."""
     address = tensor.data_ptr()
     storage = tensor.untyped_storage()
     is_whole = len(storage) == tensor.nbytes and storage.data_ptr() == address != 0
     if not (is_whole and tensor.is_contiguous()):  # the quick way is sure of these alone
         _check_storage(name, tensor)
-    return address, _TYPES[tensor.dtype], tensor.stride()
+    return address, _TYPES[tensor.dtype], tensor.stride(), tensor.shape
 
 
 def _check_storage(name: str, tensor: Tensor) -> None:

@@ -107,7 +107,8 @@ def _hvp(vector: Tensor, grad_loss: Tensor, *problem: Any) -> Tensor:
 
 
 def _along(vector: Tensor, *problem: Any) -> Tensor:
-    return _autograd.along(vector, *_checked(*problem))
+    checked = _checked(*problem)
+    return _autograd.along(_compute.like_input(vector, checked[0]), *checked)
 
 
 def _along_like(vector: Tensor, *problem: Any) -> Tensor:
@@ -145,9 +146,14 @@ _define(f"cross_entropy_along(Tensor vector, {_PROBLEM}) -> Tensor", _along, _al
 # Scores
 
 
+def _by_row(options: Options) -> Options:
+    """The options of scores, which are one number a row, whatever a caller of `torch.ops` says."""
+    return options._replace(reduction="none", normalizer=None)
+
+
 def _scores(logits: Tensor, target: Tensor, options: Options) -> tuple[Tensor, ...]:
     _route.check_labels(logits, target)
-    return _compute.scores(logits, target, options)
+    return _compute.scores(logits, target, _by_row(options))
 
 
 def _scores_like(logits: Tensor, target: Tensor, options: Options) -> tuple[Tensor, ...]:
@@ -156,9 +162,20 @@ def _scores_like(logits: Tensor, target: Tensor, options: Options) -> tuple[Tens
 
 
 def _scores_grad(
-    nll: Tensor | None, lse: Tensor | None, entropy: Tensor | None, *of: Any
+    nll: Tensor | None,
+    lse: Tensor | None,
+    entropy: Tensor | None,
+    logits: Tensor,
+    target: Tensor,
+    options: Options,
 ) -> Tensor:
-    return _autograd.scores_gradient((nll, lse, entropy), *of)
+    _route.check_labels(logits, target)
+    options = _by_row(options)
+    grads = tuple(
+        None if grad is None else _compute.like_loss(grad, logits.shape, options)
+        for grad in (nll, lse, entropy)
+    )
+    return _autograd.scores_gradient(grads, logits, target, options)
 
 
 def _keep_scored(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -230,7 +247,7 @@ def _linear_grad_like(grad_loss: Tensor, ready: list[Tensor], *given: Any) -> tu
 
 def _linear_scores(*given: Any) -> tuple[Tensor, ...]:
     *parts, target, options = given
-    return _compute.linear_scores(_checked_layer(parts, target), target, options)
+    return _compute.linear_scores(_checked_layer(parts, target), target, _by_row(options))
 
 
 def _linear_scores_like(*given: Any) -> tuple[Tensor, ...]:
