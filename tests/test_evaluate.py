@@ -492,3 +492,21 @@ def test_an_output_is_a_path_or_one_line(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "losses.npy")
     crossent.evaluate(np.zeros((3, 2)), [0, 1, 0], losses=path)
     assert np.load(os.fsdecode(path)).shape == (3,)
+
+
+def none_to_be_had(*of_thread):
+    raise RuntimeError("can't start new thread")
+
+
+def dies_as_it_starts(*of_thread):
+    return 0
+
+
+@pytest.mark.parametrize("start", [none_to_be_had, dies_as_it_starts])
+def test_threads_that_are_not_to_be_had_are_done_without(start, monkeypatch, set_num_threads):
+    """As where memory runs out while they start; a pool that waits for them would hang."""
+    logits, labels = outputs(classes=100, rows=60_000)
+    expected = crossent.evaluate(logits, labels).as_dict()
+    set_num_threads(4)
+    monkeypatch.setattr(passes._thread, "start_new_thread", start)
+    assert crossent.evaluate(logits, labels).as_dict() == expected

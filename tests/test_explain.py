@@ -1,5 +1,6 @@
 """crossent explain: what it reads, what it computes, what it writes; no browser."""
 
+import gc
 import itertools
 import json
 import os
@@ -590,6 +591,15 @@ def test_a_bad_file_is_one_line_and_exit_1(name, capsys, tmp_path, monkeypatch):
         np.save("logits.npy", array)
     assert cli.main(["explain", "--logits", "logits.npy", "--targets", "0, 1", "--no-open"]) == 1
     assert said in one_line(capsys)
+
+
+def test_what_begins_like_an_archive_is_closed_again(capsys, tmp_path, monkeypatch):
+    """NumPy leaves a file open that begins like one and is none; that is a warning, so an error."""
+    monkeypatch.chdir(tmp_path)
+    Path("logits.npy").write_bytes(b"PK\x03\x04 and nothing more")
+    assert cli.main(["explain", "--logits", "logits.npy", "--targets", "0, 1", "--no-open"]) == 1
+    gc.collect()
+    assert "not a .npy file with an array of numbers" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, TypeVar
+import _thread
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, suppress
+from queue import SimpleQueue
+from typing import Generic, NamedTuple, TypeVar
 
 from crossent import settings
 from crossent.evaluation.data import Data
@@ -29,43 +29,53 @@ def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]
     yield lambda steps: None
 
 
-class CallingThread(Executor):
-    """Runs what is submitted at once, where no other thread is to be had."""
+class Helpers(Generic[T]):
+    """Threads that compute blocks ahead of the calling one, which computes what none has begun.
 
-    def submit(self, work: Callable[..., T], /, *given: Any, **named: Any) -> Future[T]:
-        """What has already been computed."""
+    So it does without those that cannot be had: while the interpreter ends, or where memory runs
+    out as they start, which concurrent.futures would wait for without end.
+    """
+
+    def __init__(self, count: int, compute: Callable[[int, Workspace], T]) -> None:
+        self.compute, self.workspace = compute, Workspace()
+        self._tasks: SimpleQueue[tuple[int, Future[T]] | None] = SimpleQueue()
+        self._started = 0
+        with suppress(RuntimeError):  # no more are to be had
+            while self._started < count:
+                _thread.start_new_thread(self._help, ())
+                self._started += 1
+
+    def submit(self, start: int) -> Future[T]:
+        """The block that begins at a row, to be computed."""
         future: Future[T] = Future()
-        future.set_result(work(*given, **named))
+        self._tasks.put((start, future))
         return future
 
+    def result(self, start: int, future: Future[T]) -> T:
+        """What came of a block."""
+        return self.compute(start, self.workspace) if future.cancel() else future.result()
 
-def pool_of(threads: int) -> Executor:
-    """Threads to submit work to."""
-    try:
-        from concurrent.futures import ThreadPoolExecutor
+    def leave(self, waiting: Iterable[Future[T]]) -> None:
+        """Ends the threads: what has begun is waited for, nothing else begins."""
+        begun = [future for future in waiting if not future.cancel()]
+        for _ in range(self._started):
+            self._tasks.put(None)
+        wait(begun)
 
-        return ThreadPoolExecutor(threads, "crossent-eval")
-    except RuntimeError:  # the interpreter is ending: none can be started any more
-        return CallingThread()
-
-
-def submitted(pool: Executor, work: Callable[..., T], *given: Any) -> Future[T]:
-    """Work that a pool does, or else has been done here."""
-    try:
-        return pool.submit(work, *given)
-    except RuntimeError:  # no thread to be had
-        return CallingThread().submit(work, *given)
-
-
-class Own(threading.local):
-    """What each thread has of its own."""
-
-    def __init__(self) -> None:
-        self.workspace = Workspace()
+    def _help(self) -> None:
+        workspace = Workspace()
+        while (task := self._tasks.get()) is not None:
+            start, future = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self.compute(start, workspace))
+            except BaseException as error:
+                future.set_exception(error)
 
 
 class Passes(NamedTuple):
-    """The data, and how many threads read blocks of how many rows of it."""
+    """The data, and how many threads, the calling one included, read blocks of how many rows."""
 
     data: Data
     threads: int
@@ -89,31 +99,32 @@ class Passes(NamedTuple):
             BadFile: a file was not the same all the while.
         """
         data, step = self.data, self.rows
-        own = Own()
 
-        def task(start: int, stop: int) -> T:
-            return compute(data.read(start, stop, own.workspace), own.workspace)
+        def stop_of(start: int) -> int:
+            return min(start + step, data.logits.rows)
 
-        waiting: deque[tuple[int, Future[T]]] = deque()
-        pool = pool_of(self.threads)
-        with pool, self.progress(description, data.logits.rows * data.row_bytes) as advance:
+        def task(start: int, workspace: Workspace) -> T:
+            return compute(data.read(start, stop_of(start), workspace), workspace)
+
+        waiting: dict[int, Future[T]] = {}  # by their first rows, in order
+        with self.progress(description, data.logits.rows * data.row_bytes) as advance:
+            helpers = Helpers(self.threads - 1, task)
 
             def consume_next() -> None:
-                rows, future = waiting.popleft()
-                consume(future.result(), rows)
-                advance(rows * data.row_bytes)
+                start, future = next(iter(waiting.items()))
+                consume(helpers.result(start, future), stop_of(start) - start)
+                del waiting[start]
+                advance((stop_of(start) - start) * data.row_bytes)
 
             try:
                 for start in range(0, data.logits.rows, step):
-                    stop = min(start + step, data.logits.rows)
-                    waiting.append((stop - start, submitted(pool, task, start, stop)))
+                    waiting[start] = helpers.submit(start)
                     if len(waiting) > 2 * self.threads:
                         consume_next()
                 while waiting:
                     consume_next()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            finally:
+                helpers.leave(waiting.values())
         for file in data.files:
             file.check_unchanged()
 

@@ -131,6 +131,8 @@ def read_table(given: Given) -> Array:
 def load_npy(given: Given) -> Array:
     """A NumPy array, mapped from its file where it is large; pickles are never loaded."""
     try:
+        with open(given.text, "rb") as file:  # of an archive NumPy would leave a file open
+            np.lib.format.read_magic(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             array: Array = np.load(given.text, mmap_mode="r", allow_pickle=False)
