@@ -145,7 +145,8 @@ def set_loss(model: Model, **options: Any) -> Model:
     """
     unknown = options.keys() - _OPTIONS
     if unknown:
-        raise TypeError(f"ForCausalLMLoss has no option {min(unknown)}; it has {sorted(_OPTIONS)}")
+        listed = ", ".join(sorted(_OPTIONS))
+        raise TypeError(f"ForCausalLMLoss has no option {min(unknown)}; it has {listed}")
     kind = type(model).__name__
     if not isinstance(model, torch.nn.Module):
         given = "the class" if isinstance(model, type) else kind

@@ -62,9 +62,11 @@ def figures(result: EvaluationResult) -> Iterator[tuple[str, str, str]]:
     if result.bits_per_byte is not None:
         yield "bits per byte", figure(result.bits_per_byte), f"of {result.bytes:,}"
     if classes is not None:
-        top5 = f"; top 5: {classes.top5:.2%}" if classes.count > 5 else ""
-        accuracy = f"{classes.accuracy:.2%} ({interval(classes.accuracy_interval)})"
-        yield "accuracy", accuracy, f"{LEVEL:.0%} interval{top5}"
+        shares = [("accuracy", classes.accuracy, classes.accuracy_interval)]
+        if classes.count > 5:
+            shares.append(("top 5", classes.top5, classes.top5_interval))
+        for name, share, between in shares:
+            yield name, f"{share:.2%}", f"{LEVEL:.0%} interval: {interval(between)}"
         brier = with_error(classes.brier, classes.brier_standard_error)
         yield "Brier score", brier, "0 is perfect, 2 the worst"
         note = f"confidence - accuracy, {CALIBRATION_BINS} bins"
