@@ -35,7 +35,7 @@ sanitized() {
   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$work/sanitized" \
     python -m pytest -q -p no:cacheprovider tests/test_edge_cases.py tests/test_errors.py tests/test_layouts.py \
-    tests/test_defects.py tests/test_against_reference.py tests/test_threads.py tests/test_standings.py \
+    tests/test_defects.py tests/test_changed_arguments.py tests/test_against_reference.py tests/test_threads.py tests/test_standings.py \
     tests/test_accumulator.py tests/test_readers.py tests/test_fuzz.py \
     -k "not fork_while_other_threads" 2>&1 | tee "$work/sanitized.log"
 }
