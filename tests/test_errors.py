@@ -467,6 +467,33 @@ def test_an_unknown_instruction_set_in_the_environment_is_an_error_that_lists_th
     )
 
 
+def masked(*numbers):
+    """An array whose first entry is masked."""
+    return np.ma.masked_array(numbers, mask=[True] + [False] * (len(numbers) - 1))
+
+
+MASKED = {
+    "logits": lambda: crossent.cross_entropy(masked(1.0, 2.0), 1),
+    "targets": lambda: crossent.cross_entropy(np.zeros((2, 3)), masked(1, 2)),
+    "weight": lambda: crossent.cross_entropy(np.zeros((2, 3)), [1, 2], weight=masked(1, 2, 3)),
+    "grad_loss": lambda: crossent.cross_entropy_and_grad(
+        np.zeros((2, 3)), [1, 2], reduction="none", grad_loss=masked(1, 2)
+    ),
+    "data": lambda: crossent.evaluate(np.zeros((2, 3)), masked(1, 2)),
+}
+
+
+@pytest.mark.parametrize("call", MASKED.values(), ids=MASKED)
+def test_masks_are_not_dropped_without_a_word(call):
+    with pytest.raises(TypeError, match="masks are not followed; fill what is masked"):
+        call()
+
+
+def test_an_array_that_masks_nothing_is_like_any_other():
+    unmasked = np.ma.masked_array(np.zeros((2, 3)))
+    assert crossent.cross_entropy(unmasked, [0, 1]) == crossent.cross_entropy(unmasked.data, [0, 1])
+
+
 @pytest.mark.parametrize("name", crossent.available_isas())
 def test_the_environment_chooses_the_instruction_set(name):
     environment = {**os.environ, "CROSSENT_ISA": name}

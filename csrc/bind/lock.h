@@ -4,8 +4,6 @@
 #include <nanobind/nanobind.h>
 #include <unistd.h>
 
-#include <exception>
-
 namespace crossent {
 
 // Takes the interpreter's lock back. Where the interpreter has ended meanwhile, this is a daemon thread that may not go

@@ -105,12 +105,19 @@ def check_float(name: str, dtype: str, words: Words = ARRAYS) -> None:
     )
 
 
+def as_array(name: str, given: Any) -> Array:
+    """What NumPy makes of an argument, save that it would drop a mask without a word."""
+    if np.ma.is_masked(given):
+        raise TypeError(f"{name}: masks are not followed; fill what is masked, or leave it out")
+    return np.asarray(given)
+
+
 def logits_array(logits: ArrayLike, name: str = "logits") -> Array:
     """`logits` as an array of a floating type; lists and numbers become float64."""
     if type(logits) is np.ndarray and logits.dtype.char in "fd":
         return logits
     if isinstance(logits, np.ndarray) or hasattr(logits, "dtype"):
-        array = np.asarray(logits)
+        array = as_array(name, logits)
         check_float(name, _name_of(array.dtype))
         return array
     if logits is None:  # a nan to NumPy
@@ -169,7 +176,7 @@ class Targets(NamedTuple):
 
 def target_array(targets: ArrayLike, logits: Array, axis: int) -> Targets:
     """Targets as class indices (the logits' shape less the class axis) or distributions."""
-    array = targets if type(targets) is np.ndarray else np.asarray(targets)
+    array = targets if type(targets) is np.ndarray else as_array("targets", targets)
     if array.size == 0 and not hasattr(targets, "dtype"):  # an empty list is float64 to NumPy
         array = array.astype(np.int64)
     form = target_form(array.shape, _name_of(array.dtype), logits.shape, axis)
@@ -328,7 +335,7 @@ def class_weight(weight: ArrayLike | None, classes: int) -> Array | None:
     """Class weights as C contiguous float64 numbers, finite."""
     if weight is None:
         return None
-    array = np.asarray(weight)
+    array = as_array("weight", weight)
     check_class_weight(array.shape, _name_of(array.dtype), classes)
     array = np.require(array, np.float64, ["C", "ALIGNED"])
     bad = ~np.isfinite(array)
@@ -349,7 +356,7 @@ def grad_loss_array(grad_loss: ArrayLike | None, rows: Shape, reduction: str) ->
                 "is one number, and so is its incoming gradient"
             )
         return options.number("grad_loss", grad_loss)
-    array = np.asarray(grad_loss)
+    array = as_array("grad_loss", grad_loss)
     _check_real("grad_loss", _name_of(array.dtype))
     if array.shape not in (rows, ()):
         raise ValueError(

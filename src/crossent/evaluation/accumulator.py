@@ -125,7 +125,7 @@ class EvaluationAccumulator:
         other = None if other_logits is None else self._matrix(other_logits, "other_logits")
         if other is not None and other.shape != array.shape:
             raise ValueError(f"other_logits have shape {other.shape}; logits {array.shape}")
-        weight = None if row_weight is None else np.asarray(row_weight)
+        weight = None if row_weight is None else arguments.as_array("row_weight", row_weight)
         if weight is not None and weight.shape != (len(array),):
             raise ValueError(f"row_weight has shape {weight.shape}; it must have ({len(array)},)")
         self._add_block(logits=array, targets=target, row_weight=weight, other=other)
@@ -141,8 +141,8 @@ class EvaluationAccumulator:
 
     def update_logprobs(self, logprobs: ArrayLike, *, row_weight: ArrayLike | None = None) -> None:
         """Adds rows of which only the natural log-probability of the truth is known, (N,)."""
-        weight = None if row_weight is None else np.asarray(row_weight)
-        self._add_block(logits=np.asarray(logprobs), row_weight=weight)
+        weight = None if row_weight is None else arguments.as_array("row_weight", row_weight)
+        self._add_block(logits=arguments.as_array("logprobs", logprobs), row_weight=weight)
 
     def _add_block(self, *, logits: Array, **others: Array | None) -> None:
         given = {name: without_bfloat16(one) for name, one in others.items() if one is not None}

@@ -11,8 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from crossent._arguments import as_array
 from crossent.evaluation.errors import BadFile
 from crossent.evaluation.readers.array_file import ArrayFile, PlainFile, in_memory
 from crossent.evaluation.readers.npy import MAGIC, open_npy
@@ -39,7 +38,7 @@ def open_arrays(given: Any, wanted: tuple[str, ...]) -> list[ArrayFile]:
     named = [given] if isinstance(given, str | os.PathLike) else given
     is_path = isinstance(named, Sequence) and len(named) and isinstance(named[0], str | os.PathLike)
     if not is_path:
-        return [in_memory(np.asarray(given), wanted[0])]
+        return [in_memory(as_array(wanted[0], given), wanted[0])]
     with ExitStack() as opened:
         arrays = []
         for path, name in chain.from_iterable(expand(os.fspath(one)) for one in named):
