@@ -508,5 +508,6 @@ def test_threads_that_are_not_to_be_had_are_done_without(start, monkeypatch, set
     logits, labels = outputs(classes=100, rows=60_000)
     expected = crossent.evaluate(logits, labels).as_dict()
     set_num_threads(4)
+    monkeypatch.setattr(passes, "PATIENCE", 0.01)
     monkeypatch.setattr(passes._thread, "start_new_thread", start)
     assert crossent.evaluate(logits, labels).as_dict() == expected

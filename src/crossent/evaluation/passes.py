@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from queue import SimpleQueue
+from threading import Event
 from typing import Generic, NamedTuple, TypeVar
 
 from crossent import settings
@@ -20,6 +22,7 @@ T = TypeVar("T")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 BLOCK = 4 << 20  # bytes of a block's arrays: small enough for a cache, large enough for a call
+PATIENCE = 2.0  # seconds in which a thread that was started shows itself
 FIXED = 24 << 20  # bytes for sums, scores that wait, and stacks
 
 
@@ -30,30 +33,31 @@ def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]
 
 
 class Helpers(Generic[T]):
-    """Threads that compute blocks ahead of the calling one, which computes what none has begun.
+    """Threads that compute blocks; where there are none, the calling one does as it submits.
 
-    So it does without those that cannot be had: while the interpreter ends, or where memory runs
-    out as they start, which concurrent.futures would wait for without end.
+    None are to be had while the interpreter ends, nor where memory runs out as they start, which
+    concurrent.futures would wait for without end.
     """
 
     def __init__(self, count: int, compute: Callable[[int, Workspace], T]) -> None:
-        self.compute, self.workspace = compute, Workspace()
+        self._compute = compute
         self._tasks: SimpleQueue[tuple[int, Future[T]] | None] = SimpleQueue()
-        self._started = 0
+        self._started, self._arrived = 0, Event()
         with suppress(RuntimeError):  # no more are to be had
             while self._started < count:
                 _thread.start_new_thread(self._help, ())
                 self._started += 1
+        has_help = self._started > 0 and self._arrived.wait(PATIENCE)
+        self._own = None if has_help else Workspace()  # who comes later finds nothing to do
 
     def submit(self, start: int) -> Future[T]:
-        """The block that begins at a row, to be computed."""
+        """The block that begins at a row."""
         future: Future[T] = Future()
-        self._tasks.put((start, future))
+        if self._own is None:
+            self._tasks.put((start, future))
+        else:
+            future.set_result(self._compute(start, self._own))
         return future
-
-    def result(self, start: int, future: Future[T]) -> T:
-        """What came of a block."""
-        return self.compute(start, self.workspace) if future.cancel() else future.result()
 
     def leave(self, waiting: Iterable[Future[T]]) -> None:
         """Ends the threads: what has begun is waited for, nothing else begins."""
@@ -64,18 +68,19 @@ class Helpers(Generic[T]):
 
     def _help(self) -> None:
         workspace = Workspace()
+        self._arrived.set()
         while (task := self._tasks.get()) is not None:
             start, future = task
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self.compute(start, workspace))
+                future.set_result(self._compute(start, workspace))
             except BaseException as error:
                 future.set_exception(error)
 
 
 class Passes(NamedTuple):
-    """The data, and how many threads, the calling one included, read blocks of how many rows."""
+    """The data, and how many threads read blocks of how many rows of it."""
 
     data: Data
     threads: int
@@ -106,25 +111,26 @@ class Passes(NamedTuple):
         def task(start: int, workspace: Workspace) -> T:
             return compute(data.read(start, stop_of(start), workspace), workspace)
 
-        waiting: dict[int, Future[T]] = {}  # by their first rows, in order
+        waiting: deque[tuple[int, Future[T]]] = deque()
         with self.progress(description, data.logits.rows * data.row_bytes) as advance:
-            helpers = Helpers(self.threads - 1, task)
+            helpers = Helpers(self.threads, task)
 
             def consume_next() -> None:
-                start, future = next(iter(waiting.items()))
-                consume(helpers.result(start, future), stop_of(start) - start)
-                del waiting[start]
-                advance((stop_of(start) - start) * data.row_bytes)
+                start, future = waiting[0]
+                rows = stop_of(start) - start
+                consume(future.result(), rows)
+                waiting.popleft()
+                advance(rows * data.row_bytes)
 
             try:
                 for start in range(0, data.logits.rows, step):
-                    waiting[start] = helpers.submit(start)
+                    waiting.append((start, helpers.submit(start)))
                     if len(waiting) > 2 * self.threads:
                         consume_next()
                 while waiting:
                     consume_next()
             finally:
-                helpers.leave(waiting.values())
+                helpers.leave(future for _, future in waiting)
         for file in data.files:
             file.check_unchanged()
 
